@@ -1,0 +1,36 @@
+#pragma once
+
+#include "core/stream.hpp"
+
+// out = alpha op(a) op(b) + beta out,   op(x) = x or x'
+// Parameter gradients accumulate (beta = 1), activation gradients overwrite unless the line says so.
+namespace longlora {
+
+template <class Device, class T>
+struct Operand {
+    View<Device, const T, 2> view;
+    bool is_transposed = false;
+
+    Operand(View<Device, const T, 2> v, bool transposed = false) : view(v), is_transposed(transposed) {}
+    Operand(View<Device, T, 2> v) : view(v) {}
+    Index rows() const { return is_transposed ? view.columns() : view.rows(); }
+    Index columns() const { return is_transposed ? view.rows() : view.columns(); }
+};
+
+template <class Device, class T>
+Operand<Device, std::remove_const_t<T>> transposed(View<Device, T, 2> view) {
+    return {view, true};
+}
+
+template <class Device, class A = Element<Device>, class B = Element<Device>, class Out = float>
+struct Matmul {
+    Operand<Device, A> a;      // (M, K)
+    Operand<Device, B> b;      // (K, N)
+    View<Device, Out, 2> out;  // (M, N)
+    float alpha = 1;
+    float beta = 0;
+};
+
+void matmul(const Stream<Cpu>& stream, const Matmul<Cpu>& op);
+
+}  // namespace longlora

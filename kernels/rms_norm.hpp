@@ -1,0 +1,31 @@
+#pragma once
+
+#include "core/stream.hpp"
+
+// y[t,e] = w[e] x[t,e] r[t],   r[t] = (mean_e x[t,e]^2 + eps)^(-1/2)          (Zhang, Sennrich 2019)
+namespace longlora {
+
+template <class Device>
+struct RmsNormForward {
+    View<Device, const float, 2> x;       // (T, E) residual stream
+    View<Device, const float, 1> weight;  // (E)
+    View<Device, Element<Device>, 2> y;   // (T, E)
+    View<Device, float, 1> rstd;          // (T)  r, kept for backward
+    float epsilon;
+};
+
+// g = dy w     d_x += r (g - x r mean_e(g x r))     d_weight += sum_t dy x r
+template <class Device>
+struct RmsNormBackward {
+    View<Device, const float, 2> d_y;     // (T, E)
+    View<Device, const float, 2> x;       // (T, E)
+    View<Device, const float, 1> weight;  // (E)
+    View<Device, const float, 1> rstd;    // (T)
+    View<Device, float, 2> d_x;           // (T, E) accumulated: the residual branch is in it already
+    View<Device, float, 1> d_weight;      // (E) accumulated; empty (size 0) where the norm is frozen
+};
+
+void rms_norm_forward(const Stream<Cpu>& stream, const RmsNormForward<Cpu>& op);
+void rms_norm_backward(const Stream<Cpu>& stream, const RmsNormBackward<Cpu>& op);
+
+}  // namespace longlora

@@ -1,0 +1,102 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/device.hpp"
+#include "core/view.hpp"
+
+namespace longlora {
+
+// Seconds that a collective or message may take before the run ends with the name of rank, phase
+// and layer (comm.timeout). Applies to every wait of this process.
+void set_communication_timeout(double seconds);
+
+// A message under way. Waiting for it yields the processor, so that ranks may outnumber cores.
+class Request {
+public:
+    Request();
+    ~Request();
+    Request(Request&& other) noexcept;
+    Request& operator=(Request&& other) noexcept;
+
+    bool test();  // true when done; also lets MPI make progress
+    void wait();  // throws Error (failure) after the timeout
+
+private:
+    friend class RequestAccess;
+    struct State;
+    std::unique_ptr<State> state_;
+};
+
+// A group of ranks. Counts and types come from the views, so they cannot disagree.
+template <class Device>
+class Communicator;
+
+template <>
+class Communicator<Cpu> {
+public:
+    static Communicator world();
+    ~Communicator();
+    Communicator(Communicator&& other) noexcept;
+    Communicator& operator=(Communicator&& other) noexcept;
+
+    // Ranks of the same color, ordered by key.
+    Communicator split(int color, int key) const;
+    int rank() const;
+    int size() const;
+
+    // T: float, double, std::int64_t, std::uint64_t, std::int32_t or std::byte-sized char.
+    template <class T>
+    void all_reduce_sum(View<Cpu, T, 1> values) const;
+    template <class T>
+    void all_reduce_max(View<Cpu, T, 1> values) const;
+    template <class T>
+    void all_reduce_min(View<Cpu, T, 1> values) const;
+    template <class T>
+    void broadcast(View<Cpu, T, 1> values, int root) const;
+    // values: the whole array on each rank; out: this rank's piece of the sum. pieces[r] is rank
+    // r's range; the ranges follow each other and cover the array.
+    template <class T>
+    void reduce_scatter_sum(View<Cpu, const T, 1> values, View<Cpu, T, 1> out,
+                            const std::vector<Range>& pieces) const;
+    // Each rank has filled pieces[rank()] of values; afterwards all have all of it.
+    template <class T>
+    void all_gather(View<Cpu, T, 1> values, const std::vector<Range>& pieces) const;
+    template <class T>
+    Request send(View<Cpu, const T, 1> values, int to, int tag) const;
+    template <class T>
+    Request receive(View<Cpu, T, 1> values, int from, int tag) const;
+    void barrier() const;
+
+    // One value from each rank; the same on all.
+    template <class T>
+    T sum(T value) const {
+        all_reduce_sum(View<Cpu, T, 1>(&value, 1));
+        return value;
+    }
+    template <class T>
+    T max(T value) const {
+        all_reduce_max(View<Cpu, T, 1>(&value, 1));
+        return value;
+    }
+    template <class T>
+    T min(T value) const {
+        all_reduce_min(View<Cpu, T, 1>(&value, 1));
+        return value;
+    }
+    std::string broadcast_text(std::string text, int root) const;
+    std::vector<std::string> gather_texts(const std::string& text) const;  // on every rank
+
+private:
+    struct Handle;
+    explicit Communicator(std::unique_ptr<Handle> handle);
+    std::unique_ptr<Handle> handle_;
+};
+
+// [count r / ranks, count (r+1) / ranks) for each rank r, cut at multiples of `unit` elements.
+std::vector<Range> equal_pieces(Index count, int ranks, Index unit = 16);
+
+}  // namespace longlora

@@ -1,0 +1,23 @@
+#pragma once
+
+#include <string>
+
+namespace longlora {
+
+// MPI is up while it lives; the only caller of MPI_Init_thread and MPI_Finalize.
+class Environment {
+public:
+    Environment();
+    ~Environment();
+    Environment(const Environment&) = delete;
+    Environment& operator=(const Environment&) = delete;
+};
+
+int world_rank();
+int world_size();
+std::string host_name();
+
+// Ends every rank at once with `code`; for an error that only this rank has seen.
+[[noreturn]] void abort_all(int code);
+
+}  // namespace longlora

@@ -1,0 +1,24 @@
+#include "commands/commands.hpp"
+
+#include "commands/command_list.hpp"
+#include "core/error.hpp"
+
+namespace longlora {
+
+int run_command(const Invocation& invocation) {
+    if (invocation.command == "train") {
+        return train_command(invocation.options, invocation.is_dry_run);
+    }
+    if (invocation.command == "evaluate") {
+        return evaluate_command(invocation.options);
+    }
+    if (invocation.command == "prepare") {
+        return prepare_command(invocation.options);
+    }
+    if (invocation.command == "report") {
+        return report_command(invocation.options);
+    }
+    throw Error::of_all_ranks("unknown command " + invocation.command, ExitCode::bad_input);
+}
+
+}  // namespace longlora

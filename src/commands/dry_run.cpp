@@ -1,0 +1,71 @@
+#include "commands/dry_run.hpp"
+
+#include "commands/threads.hpp"
+#include "core/terminal.hpp"
+#include "core/text.hpp"
+#include "plan/flops.hpp"
+#include "sequence/left_context.hpp"
+
+namespace longlora {
+namespace {
+
+std::string shards_text(const Layout& layout) {
+    const auto length = std::to_string(layout.shard_length());
+    std::string text = std::to_string(layout.shards()) + " shards of " + length + " tokens (" +
+                       std::to_string(layout.ranks) + " sequence ranks x " + std::to_string(layout.chunks) +
+                       " chunks)";
+    if (layout.pattern != Pattern::full) {
+        text += layout.is_aligned() ? ", aligned with half-groups of " : ", not aligned with half-groups of ";
+        text += std::to_string(layout.half());
+    }
+    return text;
+}
+
+std::string traffic_text(const DryRun& run) {
+    const LlamaConfig& config = run.setup.config;
+    const Traffic traffic =
+        training_traffic(run.plan.layout, {config.heads, config.kv_heads}, config.head_dim, config.layers);
+    const auto batch = static_cast<double>(run.options.train.batch);
+    return format_bytes(batch * traffic.forward * sizeof(Element<Cpu>)) + " of K/V and " +
+           format_bytes(batch * traffic.backward * sizeof(float)) + " of dK/dV a step (" +
+           format_number(batch * (traffic.forward + traffic.backward) * sizeof(float), 15) +
+           " bytes), all ranks together";
+}
+
+}  // namespace
+
+void print_dry_run(const DryRun& run, const Communicator<Cpu>& world) {
+    const std::string where = placement(world);
+    std::vector<double> most;
+    for (const auto& part : run.plan.memory.parts) {
+        most.push_back(world.max(part.second));
+    }
+    const double total = world.max(run.plan.memory.total());
+    if (world.rank() != 0) {
+        return;
+    }
+    const auto trainables = trainable_parameters(run.setup.config, run.setup.tune);
+    say("model         " + run.setup.base.name() + ", " +
+        format_count(static_cast<double>(parameter_count(trainables))) + " trainable in " +
+        std::to_string(trainables.size()) + " tensors");
+    say("mesh          " + std::to_string(world.size() / run.plan.layout.ranks) + " data x " +
+        std::to_string(run.plan.layout.ranks) + " sequence");
+    say("shards        " + shards_text(run.plan.layout));
+    say("activations   " + policy_name(run.plan.policy));
+    say("left context  " + traffic_text(run));
+    say("work          " +
+        format_count(static_cast<double>(run.options.train.batch) *
+                     row_flops(run.setup.config, run.setup.tune, run.plan.layout)) +
+        "FLOP a step");
+    Table memory({"memory of a rank", "bytes", ""});
+    for (std::size_t i = 0; i < most.size(); ++i) {
+        memory.add({run.plan.memory.parts[i].first, format_number(most[i], 15), format_bytes(most[i])});
+    }
+    memory.add({"total", format_number(total, 15), format_bytes(total)});
+    say(memory.text());
+    say("available     " + format_bytes(run.plan.available) + " a rank");
+    say("placement     " + where);
+    say("directory     " + run.folder + " (nothing was written)");
+}
+
+}  // namespace longlora

@@ -1,0 +1,105 @@
+#include <filesystem>
+#include <optional>
+
+#include "comm/agree.hpp"
+#include "comm/environment.hpp"
+#include "commands/command_list.hpp"
+#include "commands/session.hpp"
+#include "commands/threads.hpp"
+#include "core/terminal.hpp"
+#include "core/text.hpp"
+#include "evaluate/perplexity.hpp"
+#include "io/run_log.hpp"
+#include "options/validate.hpp"
+#include "train/resume.hpp"
+
+namespace longlora {
+namespace {
+
+// With model.path a model as it is, else the newest checkpoint of run.directory, whose options name
+// the base and the physics.
+bool uses_run(const Options& options) { return !options.is_given("model.path"); }
+
+void adopt_run(Options& options, const RunFolder& folder) {
+    agree([&] {
+        const auto saved = find_saved_run(folder, [](const std::string& text) {
+            if (world_rank() == 0) {
+                warn(text);
+            }
+        });
+        require(saved.has_value(), folder.checkpoints() +
+                                       " has no intact checkpoint; set run.directory to a run, or model.path "
+                                       "to evaluate a model as it is");
+        adopt(text_attributes(saved->attributes), options);
+    });
+}
+
+std::string model_kind(const Options& options, const ModelSetup& setup) {
+    if (uses_run(options) || setup.adapter) {
+        return "trained";
+    }
+    return setup.config.rope == setup.base.config().rope ? "base" : "interpolated";
+}
+
+void print(const std::vector<Perplexity>& results) {
+    Table table({"context", "scored tokens", "perplexity"});
+    for (const Perplexity& result : results) {
+        table.add({std::to_string(result.context), std::to_string(result.scored),
+                   format_number(result.value, 6)});
+    }
+    say(table.text());
+}
+
+void append(const std::vector<EvaluationRow>& rows, const RunFolder& folder) {
+    RunLog log = RunLog::extend(folder.log(), [](const std::string& text) { warn(text); });
+    for (const EvaluationRow& row : rows) {
+        log.append_evaluation(row);
+    }
+    log.close();
+    say("rows added to /evaluations of " + folder.log());
+}
+
+}  // namespace
+
+int evaluate_command(Options options) {
+    const auto world = Communicator<Cpu>::world();
+    set_communication_timeout(options.comm.timeout);
+    const RunFolder folder{options.run_directory()};
+    if (uses_run(options)) {
+        adopt_run(options, folder);
+    }
+    ModelSetup setup = set_up_model(options);
+    const auto data = agree([&] {
+        require(!options.data.validation.empty(),
+                "evaluate needs held-out tokens: set data.validation to a tokens.h5, .bin or .npy file");
+        return TokenStream(options.data.validation, setup.config.vocabulary);
+    });
+    Session<Cpu> session(setup, static_cast<std::uint64_t>(options.run.seed));
+    Index step = 0;
+    if (uses_run(options)) {
+        Optimizer<Cpu> optimizer(session.parameters, world);
+        step = load_trainables(session.parameters, optimizer, folder, world)->step;
+    }
+    const Stream<Cpu> stream(options.parallel.threads > 0 ? static_cast<int>(options.parallel.threads)
+                                                          : threads_per_rank(world));
+    PerplexityEvaluator<Cpu> evaluator(setup.config, setup.tune);
+    const auto results =
+        evaluator.run(session.model, data,
+                      {options.evaluation_contexts(), options.evaluate.stride, options.evaluate.tokens}, stream);
+    std::vector<EvaluationRow> rows;
+    for (const Perplexity& result : results) {
+        rows.push_back({step, model_kind(options, setup), to_text(options.evaluate.protocol), result.context,
+                        result.scored, result.value});
+    }
+    agree([&] {
+        if (world.rank() == 0) {
+            print(results);
+            if (std::filesystem::exists(folder.log())) {
+                append(rows, folder);
+            }
+        }
+    });
+    return static_cast<int>(ExitCode::done);
+}
+
+}  // namespace longlora

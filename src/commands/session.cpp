@@ -1,0 +1,92 @@
+#include "commands/session.hpp"
+
+#include "comm/agree.hpp"
+#include "commands/embedded.hpp"
+#include "core/error.hpp"
+#include "core/terminal.hpp"
+#include "core/text.hpp"
+
+namespace longlora {
+namespace {
+
+BaseWeights open_base(const Options& options) {
+    const Options::Model& model = options.model;
+    if (model.path == "builtin") {
+        return BaseWeights(ModelFiles::embedded(embedded_model_config(), embedded_model_weights()));
+    }
+    if (!model.path.empty()) {
+        ModelFiles files = ModelFiles::open(model.path);
+        for (const std::string& warning : files.check()) {
+            warn(warning);
+        }
+        return BaseWeights(std::move(files));
+    }
+    LlamaConfig config;
+    config.layers = model.layers;
+    config.width = model.width;
+    config.heads = model.heads;
+    config.kv_heads = model.kv_head_count();
+    config.head_dim = model.head_size();
+    config.mlp_width = model.mlp_width;
+    config.vocabulary = model.vocabulary;
+    config.max_positions = options.sequence.length;
+    config.is_tied = true;
+    return {config, static_cast<std::uint64_t>(options.run.seed)};
+}
+
+// The adapter's own configuration holds; an option that says otherwise is a contradiction.
+void adopt_adapter(const AdapterFiles& adapter, Options& options) {
+    const AdapterConfig& config = adapter.config();
+    const auto settle = [&](const std::string& key, const std::string& value) {
+        const auto saved = to_map(options).at(key);
+        Options wanted;
+        set_option(wanted, key, value);
+        require(!options.is_given(key) || to_map(wanted).at(key) == saved,
+                key + " is " + saved + ", but the adapter in " + adapter.name() + " has " + value +
+                    "; leave the option out or start from another adapter");
+        set_option(options, key, value);
+    };
+    settle("tune.rank", std::to_string(config.rank));
+    settle("tune.alpha", format_number(config.alpha, 17));
+    settle("tune.dropout", format_number(config.dropout, 17));
+    settle("tune.targets", join(config.targets, ","));
+}
+
+TuneMode tune_mode(choice::Mode mode) {
+    switch (mode) {
+        case choice::Mode::lora_plus:
+            return TuneMode::lora_plus;
+        case choice::Mode::lora:
+            return TuneMode::lora;
+        case choice::Mode::full:
+            return TuneMode::full;
+    }
+    return TuneMode::lora_plus;
+}
+
+LlamaConfig with_rope(LlamaConfig config, const Options& options) {
+    if (options.is_given("rope.scaling") || options.is_given("rope.factor")) {
+        config.rope = {to_text(options.rope.scaling), options.rope.factor};
+    }
+    return config;
+}
+
+}  // namespace
+
+ModelSetup set_up_model(Options& options) {
+    return agree([&] {
+        BaseWeights base = open_base(options);
+        std::optional<AdapterFiles> adapter;
+        if (!options.tune.adapter.empty()) {
+            adapter = AdapterFiles::open(options.tune.adapter);
+            adapter->check(base.config());
+            adopt_adapter(*adapter, options);
+        }
+        const Tune tune{tune_mode(options.tune.mode), options.tune.rank, options.tune.alpha,
+                        options.tune.dropout, options.targets()};
+        const LlamaConfig config = with_rope(base.config(), options);
+        return ModelSetup{std::move(base), std::move(adapter), tune, config};
+    });
+}
+
+}  // namespace longlora

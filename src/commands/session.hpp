@@ -1,0 +1,43 @@
+#pragma once
+
+#include <optional>
+
+#include "io/adapter.hpp"
+#include "model/base_weights.hpp"
+#include "model/llama.hpp"
+#include "model/trainable_start.hpp"
+#include "options/options.hpp"
+
+namespace longlora {
+
+// The base model, and what is trained of it, as the options say.
+struct ModelSetup {
+    BaseWeights base;
+    std::optional<AdapterFiles> adapter;
+    Tune tune;
+    LlamaConfig config;  // the base's, with the rope scaling of the options where it is given
+};
+
+// Reads model.path ("builtin": the demonstration's base; empty: random weights) and tune.adapter,
+// whose rank, alpha, dropout and targets hold; an explicit option that differs is an Error.
+// Collective: the same error on all ranks.
+ModelSetup set_up_model(Options& options);
+
+// Trainables, frozen weights and the model over them; they refer to each other, so this stays put.
+template <class Device>
+struct Session {
+    explicit Session(const ModelSetup& setup, std::uint64_t seed)
+        : parameters(trainable_parameters(setup.config, setup.tune)),
+          store(setup.base, parameters),
+          model(setup.config, setup.tune, parameters, store) {
+        initialise_trainables(parameters, setup.base, setup.adapter ? &*setup.adapter : nullptr, seed);
+    }
+    Session(const Session&) = delete;
+    Session& operator=(const Session&) = delete;
+
+    Parameters<Device> parameters;
+    WeightStore<Device> store;
+    Llama<Device> model;
+};
+
+}  // namespace longlora

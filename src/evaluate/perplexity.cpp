@@ -1,0 +1,137 @@
+#include "evaluate/perplexity.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "comm/agree.hpp"
+#include "comm/environment.hpp"
+#include "core/error.hpp"
+
+namespace longlora {
+namespace {
+
+constexpr Index short_context = 8192;  // a rank can hold this many tokens' hidden states by itself
+
+// Memory and plan for windows of one length.
+template <class Device>
+struct WindowMemory {
+    WindowMemory(Arena<Device>& arena, const LlamaConfig& config, const Tune& tune, const Layout& layout,
+                 Index rank)
+        : shape(layer_shape(config, tune, layout.shard_length(), false)),
+          exchange(arena,
+                   {layout, {config.heads, config.kv_heads}, config.head_dim, config.layers, false}, rank),
+          activations(arena, shape, ActivationPolicy::recompute_layer),
+          scratch(arena, shape),
+          tokens(arena.template vector<std::int32_t>(layout.shard_length())),
+          labels(arena.template vector<std::int32_t>(layout.shard_length())) {}
+
+    LayerShape shape;
+    ContextExchange<Device> exchange;
+    Activations<Device> activations;
+    Scratch<Device> scratch;
+    View<Device, std::int32_t, 1> tokens;
+    View<Device, std::int32_t, 1> labels;
+};
+
+std::span<std::int32_t> as_span(View<Cpu, std::int32_t, 1> view) {
+    return {view.data(), static_cast<std::size_t>(view.size())};
+}
+
+}  // namespace
+
+std::vector<Window> sliding_windows(Index context, Index stride, Index scored) {
+    const Index step = std::clamp<Index>(stride == 0 ? context / 2 : stride, 1, context);
+    std::vector<Window> windows = {{{0, context}, {0, context}}};
+    for (Index done = context; done < scored;) {
+        const Index end = std::min(done + step, scored);
+        windows.push_back({{end - context, end}, {context - (end - done), context}});
+        done = end;
+    }
+    return windows;
+}
+
+Index scored_labels(const PerplexityTask& task, const TokenStream& stream) {
+    const Index longest = *std::max_element(task.contexts.begin(), task.contexts.end());
+    const Index labels = stream.size() - 1;
+    require(labels >= longest, stream.name() + " holds " + std::to_string(stream.size()) +
+                                   " tokens, fewer than the longest of evaluate.contexts (" +
+                                   std::to_string(longest) +
+                                   ") and one label more; use a longer text or shorter contexts");
+    return std::max(longest, task.tokens > 0 ? std::min(task.tokens, labels) : labels);
+}
+
+template <class Device>
+PerplexityEvaluator<Device>::PerplexityEvaluator(const LlamaConfig& config, const Tune& tune)
+    : config_(config), tune_(tune) {
+    tune_.dropout = 0;
+}
+
+// Whole windows need no communication, so they are shared only when there are fewer than ranks or
+// when one is too long for a rank.
+template <class Device>
+Index PerplexityEvaluator<Device>::ranks_per_window(Index context, Index windows) const {
+    const Index world = world_size();
+    for (Index ranks = 1; ranks < world; ++ranks) {
+        if (world % ranks == 0 && context % ranks == 0 && context / ranks <= short_context &&
+            world / ranks <= windows) {
+            return ranks;
+        }
+    }
+    return context % world == 0 ? world : 1;
+}
+
+template <class Device>
+std::vector<Perplexity> PerplexityEvaluator<Device>::run(const Llama<Device>& model,
+                                                         const TokenStream& data,
+                                                         const PerplexityTask& task,
+                                                         const Stream<Device>& stream) {
+    const Index scored = agree([&] { return scored_labels(task, data); });
+    std::vector<Perplexity> results;
+    for (const Index context : task.contexts) {
+        results.push_back(
+            run_context(model, data, context, sliding_windows(context, task.stride, scored), stream));
+    }
+    return results;
+}
+
+template <class Device>
+Perplexity PerplexityEvaluator<Device>::run_context(const Llama<Device>& model, const TokenStream& data,
+                                                    Index context, const std::vector<Window>& windows,
+                                                    const Stream<Device>& stream) {
+    const auto count = static_cast<Index>(windows.size());
+    const Mesh<Device> mesh(static_cast<int>(ranks_per_window(context, count)));
+    const Layout layout{context, 0, mesh.sequence_size(), 1, Pattern::full, Boundary::truncate};
+    auto measuring = Arena<Device>::measuring("evaluation");
+    WindowMemory<Device>(measuring, config_, tune_, layout, mesh.sequence_index());
+    Arena<Device> arena("evaluation", measuring.used());
+    WindowMemory<Device> memory(arena, config_, tune_, layout, mesh.sequence_index());
+    memory.exchange.connect(mesh.sequence(), timer_);
+    memory.exchange.begin_chunk(0, Pass::compute);
+    const Range shard = memory.exchange.tokens();
+    model.set_position(memory.scratch, shard.begin);
+
+    std::array<double, 2> sums{};  // loss, labels
+    for (Index w = mesh.data_index(); w < count; w += mesh.data_size()) {
+        const Window& window = windows[static_cast<std::size_t>(w)];
+        const Index first = window.tokens.begin + shard.begin;
+        data.read({first, first + shard.size()}, as_span(memory.tokens));
+        data.read_labels({first + 1, first + 1 + shard.size()}, as_span(memory.labels));
+        LayerRun<Device> run{stream, memory.scratch, {}, static_cast<float>(config_.rms_epsilon)};
+        model.forward_only(run, {memory.tokens, memory.labels}, memory.activations, memory.exchange);
+        const Range rows{std::max(window.scored.begin, shard.begin) - shard.begin,
+                         std::min(window.scored.end, shard.end) - shard.begin};
+        if (!rows.empty()) {
+            const ShardInput<Device> part{memory.tokens.slice(rows), memory.labels.slice(rows)};
+            sums[0] += model.loss(run, part, memory.activations.last().rows(rows), 1, false);
+            sums[1] += static_cast<double>(
+                std::count_if(part.labels.begin(), part.labels.end(), [](auto l) { return l >= 0; }));
+        }
+    }
+    mesh.world().all_reduce_sum(View<Cpu, double, 1>(sums.data(), 2));
+    return {context, static_cast<Index>(sums[1]), std::exp(sums[0] / sums[1])};
+}
+
+LONGLORA_INSTANTIATE(PerplexityEvaluator);
+
+}  // namespace longlora

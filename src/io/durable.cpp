@@ -1,0 +1,124 @@
+#include "io/durable.hpp"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include "core/error.hpp"
+#include "core/text.hpp"
+
+namespace longlora {
+namespace {
+
+std::string reason() { return std::strerror(errno); }
+
+// Some file systems cannot sync a folder; then the server keeps its names safe.
+void sync(const std::string& path, int flags, bool is_folder) {
+    const int descriptor = open(path.c_str(), flags | O_CLOEXEC);
+    ensure(descriptor >= 0, "cannot open " + path + " to sync it: " + reason());
+    const int result = fsync(descriptor);
+    const int error = errno;
+    close(descriptor);
+    errno = error;
+    const bool is_unsupported = is_folder && (error == EINVAL || error == ENOTSUP);
+    ensure(result == 0 || is_unsupported, "cannot sync " + path + " to disk: " + reason());
+}
+
+}  // namespace
+
+void sync_file(const std::string& path) { sync(path, O_RDONLY, false); }
+
+void sync_folder(const std::string& path) {
+    sync(path.empty() ? "." : path, O_RDONLY | O_DIRECTORY, true);
+}
+
+void reserve_space(const std::string& path, Index bytes) {
+    const int descriptor = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    ensure(descriptor >= 0, "cannot create " + path + ": " + reason());
+    // The file keeps its length; blocks that it does not come to use are freed when it is cut.
+    const int error = fallocate(descriptor, FALLOC_FL_KEEP_SIZE, 0, bytes) == 0 ? 0 : errno;
+    struct statvfs disk {};
+    const bool is_known = fstatvfs(descriptor, &disk) == 0;
+    close(descriptor);
+    const double free = static_cast<double>(disk.f_bavail) * static_cast<double>(disk.f_frsize);
+    const bool is_unsupported = error == EOPNOTSUPP || error == ENOSYS || error == EINVAL;
+    const bool fits =
+        error == 0 || (is_unsupported && (!is_known || free >= static_cast<double>(bytes)));
+    ensure(fits, "cannot write " + path + ", which needs " +
+                     format_bytes(static_cast<double>(bytes)) + ": " +
+                     std::strerror(is_unsupported ? ENOSPC : error) +
+                     "; free some space, or lower run.keep");
+}
+
+UnfinishedFile::~UnfinishedFile() {
+    if (!is_published_) {
+        std::remove(path_.c_str());
+    }
+}
+
+void UnfinishedFile::publish() {
+    sync_file(path_);
+    ensure(std::rename(path_.c_str(), final_path_.c_str()) == 0,
+           "cannot rename " + path_ + " to " + final_path_ + ": " + reason());
+    is_published_ = true;
+    sync_folder(folder_of(final_path_));
+}
+
+void make_folders(const std::string& path) {
+    std::error_code error;
+    std::filesystem::create_directories(path, error);
+    require(!error, "cannot create the folder " + path + ": " + error.message());
+}
+
+std::string folder_of(const std::string& path) {
+    const std::string folder = std::filesystem::path(path).parent_path().string();
+    return folder.empty() ? "." : folder;
+}
+
+std::vector<std::string> list_files(const std::string& folder) {
+    std::error_code error;
+    std::vector<std::string> names;
+    for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
+        if (entry.is_regular_file(error)) {
+            names.push_back(entry.path().filename().string());
+        }
+    }
+    std::sort(names.begin(), names.end());
+    return names;
+}
+
+FolderLock::FolderLock(const std::string& folder)
+    : descriptor_(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+    require(descriptor_ >= 0, "cannot open the folder " + folder + ": " + reason());
+    const bool is_taken = flock(descriptor_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    if (is_taken) {
+        close(descriptor_);
+    }
+    require(!is_taken, "another process is writing the log in " + folder +
+                           ": wait until it has ended, or choose another run.directory");
+}
+
+FolderLock::~FolderLock() {
+    if (descriptor_ >= 0) {
+        close(descriptor_);
+    }
+}
+
+FolderLock::FolderLock(FolderLock&& other) noexcept
+    : descriptor_(std::exchange(other.descriptor_, -1)) {}
+
+FolderLock& FolderLock::operator=(FolderLock&& other) noexcept {
+    std::swap(descriptor_, other.descriptor_);
+    return *this;
+}
+
+}  // namespace longlora

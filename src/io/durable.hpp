@@ -1,0 +1,54 @@
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "core/view.hpp"
+
+// Files that survive a power cut, and names that never show a half-written file.
+namespace longlora {
+
+// Who hears of damage that was worked around.
+using Notify = std::function<void(const std::string&)>;
+
+void sync_file(const std::string& path);
+void sync_folder(const std::string& path);  // "" is the current one
+// Makes sure that `path`, which is created, can grow to `bytes`: throws now rather than half-way.
+void reserve_space(const std::string& path, Index bytes);
+void make_folders(const std::string& path);
+std::string folder_of(const std::string& path);
+
+// Names (not paths) of the regular files of a folder, sorted; none when there is no such folder.
+std::vector<std::string> list_files(const std::string& folder);
+
+// A file that is written under another name and gets its own when it is complete.
+class UnfinishedFile {
+public:
+    explicit UnfinishedFile(const std::string& path) : final_path_(path), path_(path + ".tmp") {}
+    ~UnfinishedFile();  // removes what was not published
+    UnfinishedFile(const UnfinishedFile&) = delete;
+    UnfinishedFile& operator=(const UnfinishedFile&) = delete;
+
+    const std::string& path() const { return path_; }  // where to write it
+    void publish();  // syncs it, renames it in one step, syncs the folder
+
+private:
+    std::string final_path_;
+    std::string path_;
+    bool is_published_ = false;
+};
+
+// Held by the one process that writes a run's log; freed by the system when the process dies.
+class FolderLock {
+public:
+    explicit FolderLock(const std::string& folder);  // throws when another process holds it
+    ~FolderLock();
+    FolderLock(FolderLock&& other) noexcept;
+    FolderLock& operator=(FolderLock&& other) noexcept;
+
+private:
+    int descriptor_ = -1;
+};
+
+}  // namespace longlora

@@ -1,0 +1,91 @@
+#include "model/activations.hpp"
+
+#include <algorithm>
+
+namespace longlora {
+namespace {
+
+constexpr Index mlp_rows = 1024;                  // working memory of the MLP does not scale with T
+constexpr Index logit_elements = Index{1} << 22;  // 16 MiB of logits: stays near the last-level cache
+
+template <class Device>
+LayerActivations<Device> allocate_layer(Arena<Device>& arena, const LayerShape& shape,
+                                        ActivationPolicy policy, View<Device, float, 2> x) {
+    const Index mlp_tokens = policy == ActivationPolicy::keep ? shape.tokens : 0;
+    const LlamaConfig& config = shape.config;
+    return {x,
+            shape.wants_gradients ? arena.template matrix<float>(shape.tokens, config.width) : x,
+            arena.template vector<float>(shape.tokens),
+            arena.template vector<float>(shape.tokens),
+            arena.template matrix<Element<Device>>(shape.tokens, shape.qkv_width()),
+            arena.template matrix<Element<Device>>(shape.tokens, shape.q_width()),
+            arena.template matrix<float>(config.heads, shape.tokens),
+            arena.template matrix<Element<Device>>(mlp_tokens, config.mlp_width),
+            arena.template matrix<Element<Device>>(mlp_tokens, config.mlp_width)};
+}
+
+}  // namespace
+
+LayerShape layer_shape(const LlamaConfig& config, const Tune& tune, Index tokens, bool wants_gradients) {
+    const Index head_rows = std::clamp<Index>(logit_elements / config.vocabulary, 32, 1024);
+    return {config,
+            tokens,
+            std::min(tokens, mlp_rows),
+            std::min(tokens, head_rows),
+            tune.mode == TuneMode::full ? 0 : tune.rank,
+            tune.dropout > 0 && wants_gradients && tune.mode != TuneMode::full,
+            wants_gradients};
+}
+
+template <class Device>
+Activations<Device>::Activations(Arena<Device>& arena, const LayerShape& shape, ActivationPolicy policy)
+    : policy_(policy), last_(arena.template matrix<float>(shape.tokens, shape.config.width)) {
+    const auto residual = [&] { return arena.template matrix<float>(shape.tokens, shape.config.width); };
+    if (!shape.wants_gradients) {
+        layers_.assign(static_cast<std::size_t>(shape.config.layers),
+                       allocate_layer(arena, shape, ActivationPolicy::recompute_layer, last_));
+        return;
+    }
+    for (Index l = 0; l < shape.config.layers; ++l) {
+        const bool shares = policy == ActivationPolicy::recompute_layer && l > 0;
+        const auto x = residual();
+        layers_.push_back(shares ? layers_.front() : allocate_layer(arena, shape, policy, x));
+        layers_.back().x = x;
+    }
+}
+
+template <class Device>
+LayerActivations<Device> Activations<Device>::transient() const {
+    LayerActivations<Device> layer = layers_.front();
+    layer.x = last_;
+    layer.x_mid = last_;
+    layer.gate = layer.gate.rows({0, 0});
+    layer.up = layer.up.rows({0, 0});
+    return layer;
+}
+
+template <class Device>
+Scratch<Device>::Scratch(Arena<Device>& arena, const LayerShape& shape)
+    : normed(arena.template matrix<Element<Device>>(shape.tokens, shape.config.width)),
+      d_normed(arena.template matrix<float>(shape.wants_gradients ? shape.tokens : 0, shape.config.width)),
+      d_context(arena.template matrix<float>(shape.wants_gradients ? shape.tokens : 0, shape.q_width())),
+      d_qkv(arena.template matrix<float>(shape.wants_gradients ? shape.tokens : 0, shape.qkv_width())),
+      delta(arena.template matrix<float>(shape.config.heads, shape.wants_gradients ? shape.tokens : 0)),
+      gate(arena.template matrix<Element<Device>>(shape.mlp_tile, shape.config.mlp_width)),
+      up(arena.template matrix<Element<Device>>(shape.mlp_tile, shape.config.mlp_width)),
+      product(arena.template matrix<Element<Device>>(shape.mlp_tile, shape.config.mlp_width)),
+      d_product(arena.template matrix<float>(shape.wants_gradients ? shape.mlp_tile : 0,
+                                             shape.config.mlp_width)),
+      d_x(arena.template matrix<float>(shape.wants_gradients ? shape.tokens : 0, shape.config.width)),
+      logits(arena.template matrix<float>(shape.head_tile, shape.config.vocabulary)),
+      losses(arena.template vector<float>(shape.head_tile)),
+      final_rstd(arena.template vector<float>(shape.head_tile)),
+      cosine(arena.template matrix<float>(shape.tokens, shape.config.head_dim / 2)),
+      sine(arena.template matrix<float>(shape.tokens, shape.config.head_dim / 2)),
+      linear(arena, std::max(shape.tokens, shape.mlp_tile), shape.lora_rank,
+             shape.has_dropout ? std::max({shape.config.width, shape.q_width(), shape.config.mlp_width}) : 0) {}
+
+LONGLORA_INSTANTIATE(Activations);
+template struct Scratch<Cpu>;
+
+}  // namespace longlora

@@ -1,0 +1,215 @@
+#include "kernels/elementwise.hpp"
+#include "kernels/rms_norm.hpp"
+#include "kernels/rope.hpp"
+#include "model/block.hpp"
+
+#include <algorithm>
+
+namespace longlora {
+
+template <class Device>
+AttentionLayer<Device>::AttentionLayer(const LlamaConfig& config, const Tune& tune,
+                                       Parameters<Device>& parameters, Index layer)
+    : config_(config),
+      layer_(layer),
+      q_(make_linear(tune, parameters, layer, "self_attn.q_proj", 0)),
+      k_(make_linear(tune, parameters, layer, "self_attn.k_proj", 1)),
+      v_(make_linear(tune, parameters, layer, "self_attn.v_proj", 2)),
+      o_(make_linear(tune, parameters, layer, "self_attn.o_proj", 3)),
+      d_norm_(norm_gradient(parameters,
+                            "model.layers." + std::to_string(layer) + ".input_layernorm.weight")) {}
+
+// The packed buffer holds q, k and v side by side.
+template <class Device>
+template <class T>
+View<Device, T, 2> AttentionLayer<Device>::q_of(View<Device, T, 2> qkv) const {
+    return qkv.columns({0, config_.heads * config_.head_dim});
+}
+
+template <class Device>
+template <class T>
+View<Device, T, 2> AttentionLayer<Device>::k_of(View<Device, T, 2> qkv) const {
+    const Index begin = config_.heads * config_.head_dim;
+    return qkv.columns({begin, begin + config_.kv_heads * config_.head_dim});
+}
+
+template <class Device>
+template <class T>
+View<Device, T, 2> AttentionLayer<Device>::v_of(View<Device, T, 2> qkv) const {
+    const Index begin = (config_.heads + config_.kv_heads) * config_.head_dim;
+    return qkv.columns({begin, begin + config_.kv_heads * config_.head_dim});
+}
+
+// h = rms_norm(x)      q = rope(q_proj h)      k = rope(k_proj h)      v = v_proj h
+template <class Device>
+void AttentionLayer<Device>::project(LayerRun<Device>& run, const LayerWeights<Device>& weights,
+                                     const LayerActivations<Device>& act, bool wants_q) const {
+    auto& scratch = run.scratch;
+    const auto& h = scratch.normed;
+    const auto linear = [&](const LoraLinear<Device>& layer, View<Device, const Element<Device>, 2> weight,
+                            View<Device, float, 2> y) {
+        layer.forward(run.stream, {.x = h, .weight = weight, .y = y}, run.dropout, scratch.linear);
+    };
+    rms_norm_forward(run.stream, {.x = act.x,
+                                  .weight = weights.input_norm,
+                                  .y = h,
+                                  .rstd = act.rstd_attention,
+                                  .epsilon = run.rms_epsilon});
+    linear(k_, weights.k, k_of(act.qkv));
+    linear(v_, weights.v, v_of(act.qkv));
+    rope(run.stream, {.x = k_of(act.qkv), .cosine = scratch.cosine, .sine = scratch.sine});
+    if (wants_q) {
+        linear(q_, weights.q, q_of(act.qkv));
+        rope(run.stream, {.x = q_of(act.qkv), .cosine = scratch.cosine, .sine = scratch.sine});
+    }
+}
+
+template <class Device>
+template <class WaitBlock>
+void AttentionLayer<Device>::attend(LayerRun<Device>& run, const LayerActivations<Device>& act,
+                                    ContextExchange<Device>& exchange, const WaitBlock& wait_block) const {
+    const View<Device, const Element<Device>, 2> qkv = act.qkv;
+    attention_reset(run.stream, {.out = act.context, .lse = act.lse});
+    const auto attend_block = [&](const KeyValueBlock<Device>& block, std::span<const AttentionItem> items) {
+        attention_forward(run.stream, {.q = q_of(qkv),
+                                       .block = block,
+                                       .items = items,
+                                       .head_dim = config_.head_dim,
+                                       .queries_per_kv = config_.heads / config_.kv_heads,
+                                       .out = act.context,
+                                       .lse = act.lse});
+    };
+    // In halves, so that messages make progress while the own part is attended.
+    const std::span<const AttentionItem> own = exchange.plan().own;
+    attend_block({k_of(qkv), v_of(qkv), 0}, own.first(own.size() / 2));
+    exchange.poll();
+    attend_block({k_of(qkv), v_of(qkv), 0}, own.subspan(own.size() / 2));
+    exchange.notify("own attention done");
+    const auto& blocks = exchange.plan().blocks;
+    for (std::size_t i = 0; i < blocks.size(); ++i) {
+        attend_block(wait_block(static_cast<Index>(i)), blocks[i].items);
+    }
+}
+
+template <class Device>
+void AttentionLayer<Device>::forward(LayerRun<Device>& run, const LayerWeights<Device>& weights,
+                                     const LayerActivations<Device>& act,
+                                     ContextExchange<Device>& exchange) const {
+    project(run, weights, act, true);
+    const View<Device, const Element<Device>, 2> qkv = act.qkv;
+    exchange.begin_forward(run.stream, layer_, k_of(qkv), v_of(qkv));
+    attend(run, act, exchange, [&](Index block) { return exchange.wait_block(layer_, block); });
+    exchange.end_forward();
+    project_out(run, weights, act);
+}
+
+template <class Device>
+void AttentionLayer<Device>::recompute(LayerRun<Device>& run, const LayerWeights<Device>& weights,
+                                       const LayerActivations<Device>& act,
+                                       ContextExchange<Device>& exchange) const {
+    project(run, weights, act, true);
+    attend(run, act, exchange, [&](Index block) { return exchange.block(layer_, block); });
+    project_out(run, weights, act);
+}
+
+// x_mid = x + o_proj context
+template <class Device>
+void AttentionLayer<Device>::project_out(LayerRun<Device>& run, const LayerWeights<Device>& weights,
+                                         const LayerActivations<Device>& act) const {
+    if (act.x_mid.data() != act.x.data()) {
+        copy(run.stream, {.x = act.x, .out = act.x_mid});
+    }
+    o_.forward(run.stream, {.x = act.context, .weight = weights.o, .y = act.x_mid, .beta = 1}, run.dropout,
+               run.scratch.linear);
+}
+
+template <class Device>
+void AttentionLayer<Device>::forward_keys_values(LayerRun<Device>& run, const LayerWeights<Device>& weights,
+                                                 const LayerActivations<Device>& act,
+                                                 ContextExchange<Device>& exchange) const {
+    project(run, weights, act, false);
+    const View<Device, const Element<Device>, 2> qkv = act.qkv;
+    exchange.keep_only(run.stream, layer_, k_of(qkv), v_of(qkv));
+}
+
+// delta = rowsum(d_context * context); dQ, dK, dV block by block, left context first: it travels.
+template <class Device>
+void AttentionLayer<Device>::attend_backward(LayerRun<Device>& run, const LayerActivations<Device>& act,
+                                             ContextExchange<Device>& exchange) const {
+    auto& scratch = run.scratch;
+    const View<Device, const Element<Device>, 2> qkv = act.qkv;
+    const auto d_k = k_of(scratch.d_qkv);
+    const auto d_v = v_of(scratch.d_qkv);
+    const auto attend_block = [&](const KeyValueBlock<Device>& block, std::span<const AttentionItem> items,
+                                  View<Device, float, 2> block_d_k, View<Device, float, 2> block_d_v) {
+        attention_backward(run.stream, {.q = q_of(qkv),
+                                        .block = block,
+                                        .items = items,
+                                        .head_dim = config_.head_dim,
+                                        .queries_per_kv = config_.heads / config_.kv_heads,
+                                        .d_out = scratch.d_context,
+                                        .lse = act.lse,
+                                        .delta = scratch.delta,
+                                        .d_q = q_of(scratch.d_qkv),
+                                        .d_k = block_d_k,
+                                        .d_v = block_d_v});
+    };
+    attention_delta(run.stream, {.d_out = scratch.d_context, .out = act.context, .delta = scratch.delta});
+    std::fill_n(scratch.d_qkv.data(), scratch.d_qkv.flat().size(), 0.0F);
+    exchange.begin_backward(run.stream, layer_, d_k, d_v);
+    const auto& blocks = exchange.plan().blocks;
+    for (std::size_t i = 0; i < blocks.size(); ++i) {
+        const auto index = static_cast<Index>(i);
+        const auto gradient = exchange.gradient_block(run.stream, layer_, index);
+        attend_block(exchange.block(layer_, index), blocks[i].items, gradient.k, gradient.v);
+        exchange.send_gradient(index);
+    }
+    attend_block({k_of(qkv), v_of(qkv), 0}, exchange.plan().own, d_k, d_v);
+    exchange.end_backward(run.stream, layer_, d_k, d_v);
+}
+
+// d_h = q_proj' dq + k_proj' dk + v_proj' dv, with dq and the completed dk turned back first
+template <class Device>
+void AttentionLayer<Device>::project_backward(LayerRun<Device>& run, const LayerWeights<Device>& weights,
+                                              const LayerActivations<Device>& act) const {
+    auto& scratch = run.scratch;
+    const auto d_q = q_of(scratch.d_qkv);
+    const auto d_k = k_of(scratch.d_qkv);
+    rope(run.stream, {.x = d_q, .cosine = scratch.cosine, .sine = scratch.sine, .is_inverse = true});
+    rope(run.stream, {.x = d_k, .cosine = scratch.cosine, .sine = scratch.sine, .is_inverse = true});
+    const auto linear = [&](const LoraLinear<Device>& layer, View<Device, const Element<Device>, 2> weight,
+                            View<Device, float, 2> d_y, float beta) {
+        layer.backward(run.stream,
+                       {.d_y = d_y, .x = scratch.normed, .weight = weight, .d_x = scratch.d_normed, .beta = beta},
+                       run.dropout, scratch.linear);
+    };
+    rms_norm_forward(run.stream, {.x = act.x,
+                                  .weight = weights.input_norm,
+                                  .y = scratch.normed,
+                                  .rstd = act.rstd_attention,
+                                  .epsilon = run.rms_epsilon});
+    linear(q_, weights.q, d_q, 0);
+    linear(k_, weights.k, d_k, 1);
+    linear(v_, weights.v, v_of(scratch.d_qkv), 1);
+    rms_norm_backward(run.stream, {.d_y = scratch.d_normed,
+                                   .x = act.x,
+                                   .weight = weights.input_norm,
+                                   .rstd = act.rstd_attention,
+                                   .d_x = scratch.d_x,
+                                   .d_weight = d_norm_});
+}
+
+template <class Device>
+void AttentionLayer<Device>::backward(LayerRun<Device>& run, const LayerWeights<Device>& weights,
+                                      const LayerActivations<Device>& act,
+                                      ContextExchange<Device>& exchange) const {
+    o_.backward(run.stream,
+                {.d_y = run.scratch.d_x, .x = act.context, .weight = weights.o, .d_x = run.scratch.d_context},
+                run.dropout, run.scratch.linear);
+    attend_backward(run, act, exchange);
+    project_backward(run, weights, act);
+}
+
+LONGLORA_INSTANTIATE(AttentionLayer);
+
+}  // namespace longlora

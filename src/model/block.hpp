@@ -1,0 +1,101 @@
+#pragma once
+
+#include "model/activations.hpp"
+#include "model/context_exchange.hpp"
+#include "model/parameters.hpp"
+#include "model/weight_store.hpp"
+
+namespace longlora {
+
+// What every layer of a forward or backward shares.
+template <class Device>
+struct LayerRun {
+    const Stream<Device>& stream;
+    Scratch<Device>& scratch;
+    DropoutPlan dropout;  // first_position is the shard's
+    float rms_epsilon;
+};
+
+// The trainable parts of a norm: its gradient, empty where it is frozen.
+template <class Device>
+View<Device, float, 1> norm_gradient(Parameters<Device>& parameters, const std::string& name);
+
+// x_mid = x + o_proj(attention(rope(q_proj h), rope(k_proj h), v_proj h)),   h = rms_norm(x)
+template <class Device>
+class AttentionLayer {
+public:
+    AttentionLayer(const LlamaConfig& config, const Tune& tune, Parameters<Device>& parameters, Index layer);
+
+    void forward(LayerRun<Device>& run, const LayerWeights<Device>& weights,
+                 const LayerActivations<Device>& act, ContextExchange<Device>& exchange) const;
+    // K and V alone: all that a first pass needs of the last layer.
+    void forward_keys_values(LayerRun<Device>& run, const LayerWeights<Device>& weights,
+                             const LayerActivations<Device>& act, ContextExchange<Device>& exchange) const;
+    // Forward again from x, with the left context that was received the first time.
+    void recompute(LayerRun<Device>& run, const LayerWeights<Device>& weights,
+                   const LayerActivations<Device>& act, ContextExchange<Device>& exchange) const;
+    // d_x (in scratch) holds the gradient of x_mid and becomes that of x.
+    void backward(LayerRun<Device>& run, const LayerWeights<Device>& weights,
+                  const LayerActivations<Device>& act, ContextExchange<Device>& exchange) const;
+
+private:
+    template <class T>
+    View<Device, T, 2> q_of(View<Device, T, 2> qkv) const;
+    template <class T>
+    View<Device, T, 2> k_of(View<Device, T, 2> qkv) const;
+    template <class T>
+    View<Device, T, 2> v_of(View<Device, T, 2> qkv) const;
+    void project(LayerRun<Device>& run, const LayerWeights<Device>& weights,
+                 const LayerActivations<Device>& act, bool wants_q) const;
+    // wait_block(i): the i-th block of left context, once it is there.
+    template <class WaitBlock>
+    void attend(LayerRun<Device>& run, const LayerActivations<Device>& act,
+                ContextExchange<Device>& exchange, const WaitBlock& wait_block) const;
+    void project_out(LayerRun<Device>& run, const LayerWeights<Device>& weights,
+                     const LayerActivations<Device>& act) const;
+    void attend_backward(LayerRun<Device>& run, const LayerActivations<Device>& act,
+                         ContextExchange<Device>& exchange) const;
+    void project_backward(LayerRun<Device>& run, const LayerWeights<Device>& weights,
+                          const LayerActivations<Device>& act) const;
+
+    LlamaConfig config_;
+    Index layer_;
+    LoraLinear<Device> q_, k_, v_, o_;
+    View<Device, float, 1> d_norm_;
+};
+
+// x_out = x_mid + down_proj(silu(gate_proj h) * up_proj h),   h = rms_norm(x_mid)
+template <class Device>
+class MlpLayer {
+public:
+    MlpLayer(const LlamaConfig& config, const Tune& tune, Parameters<Device>& parameters, Index layer);
+
+    void forward(LayerRun<Device>& run, const LayerWeights<Device>& weights,
+                 const LayerActivations<Device>& act, View<Device, float, 2> x_out) const;
+    // d_x (in scratch) holds the gradient of x_out and becomes that of x_mid.
+    void backward(LayerRun<Device>& run, const LayerWeights<Device>& weights,
+                  const LayerActivations<Device>& act) const;
+
+private:
+    struct Tile {
+        Range rows;
+        View<Device, Element<Device>, 2> normed, gate, up, product;
+    };
+    Tile tile(LayerRun<Device>& run, const LayerActivations<Device>& act, Range rows) const;
+    void expand(LayerRun<Device>& run, const LayerWeights<Device>& weights,
+                const LayerActivations<Device>& act, const Tile& tile) const;
+    void normalise(LayerRun<Device>& run, const LayerWeights<Device>& weights,
+                   const LayerActivations<Device>& act, const Tile& tile) const;
+    void backward_tile(LayerRun<Device>& run, const LayerWeights<Device>& weights,
+                       const LayerActivations<Device>& act, const Tile& tile) const;
+
+    LoraLinear<Device> gate_, up_, down_;
+    View<Device, float, 1> d_norm_;
+};
+
+// The linear layer `name` ("self_attn.q_proj") of layer `layer`, with what of it is trained.
+template <class Device>
+LoraLinear<Device> make_linear(const Tune& tune, Parameters<Device>& parameters, Index layer,
+                               const std::string& name, Index target);
+
+}  // namespace longlora

@@ -1,0 +1,63 @@
+#pragma once
+
+#include <vector>
+
+#include "core/arena.hpp"
+#include "sequence/left_context.hpp"
+
+namespace longlora {
+
+// A block of this rank's own K/V that a later chunk needs: kept from the first pass until the
+// owner's backward, its dK/dV collected meanwhile (mathematics.md, section 4).
+struct KeptBlock {
+    Index owner;  // shard, held by this rank
+    Range kv_heads;
+    Range tokens;         // absolute
+    Index last_consumer;  // the latest chunk that needs it: the first to add to its dK/dV
+    Index offset;         // elements, within a layer's kept K/V
+    Index gradient_slot;  // dK/dV memory, shared by blocks that are never alive together
+
+    Index elements(Index head_dim) const { return 2 * tokens.size() * kv_heads.size() * head_dim; }
+};
+
+// K rows, then V rows, of a block: (tokens, heads D) each, contiguous.
+template <class Device, class T>
+struct KeyValuePair {
+    View<Device, T, 2> k;
+    View<Device, T, 2> v;
+
+    static KeyValuePair at(T* data, Index rows, Index columns) {
+        return {{data, rows, columns}, {data + rows * columns, rows, columns}};
+    }
+    // Both, as one message.
+    View<Device, T, 1> flat() const { return {k.data(), 2 * k.rows() * k.columns()}; }
+};
+
+// The kept K/V of all layers and chunks of one row, and dK/dV of those that are being collected.
+template <class Device>
+class KeptContext {
+public:
+    // wants_gradients: whether dK/dV are collected (training).
+    KeptContext(Arena<Device>& arena, const Layout& layout, const Heads& heads, Index head_dim,
+                Index layers, Index rank, bool wants_gradients);
+
+    const std::vector<KeptBlock>& blocks() const { return blocks_; }
+    // The place in blocks() of what `block` asks for.
+    Index find(const ContextBlock& block) const;
+    KeyValuePair<Device, Element<Device>> keys_values(Index layer, const KeptBlock& block) const;
+    KeyValuePair<Device, float> gradients(Index layer, const KeptBlock& block) const;
+
+private:
+    void collect(const Layout& layout, const Heads& heads, Index rank);
+    void place(const Layout& layout);
+
+    Index head_dim_;
+    std::vector<KeptBlock> blocks_;
+    Index layer_elements_ = 0;
+    Index slot_elements_ = 0;
+    Index slots_ = 0;
+    View<Device, Element<Device>, 2> keys_values_;  // (layers, elements)
+    View<Device, float, 2> gradients_;              // (layers * slots, elements)
+};
+
+}  // namespace longlora

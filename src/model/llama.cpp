@@ -1,0 +1,170 @@
+#include "model/llama.hpp"
+
+#include <algorithm>
+
+#include "core/progress_point.hpp"
+#include "kernels/cross_entropy.hpp"
+#include "kernels/embedding.hpp"
+#include "kernels/rms_norm.hpp"
+#include "model/rotary.hpp"
+
+namespace longlora {
+namespace {
+
+template <class Device>
+View<Device, float, 2> matrix_gradient(Parameters<Device>& parameters, const std::string& name) {
+    return parameters.has(name) ? parameters.gradient(name) : View<Device, float, 2>(nullptr, 0, 0);
+}
+
+}  // namespace
+
+template <class Device>
+Llama<Device>::Llama(const LlamaConfig& config, const Tune& tune, Parameters<Device>& parameters,
+                     const WeightStore<Device>& store)
+    : config_(config),
+      store_(store),
+      d_embedding_(matrix_gradient(parameters, "model.embed_tokens.weight")),
+      d_norm_(norm_gradient(parameters, "model.norm.weight")),
+      d_head_(config.is_tied ? d_embedding_ : matrix_gradient(parameters, "lm_head.weight")) {
+    for (Index l = 0; l < config.layers; ++l) {
+        attention_.emplace_back(config, tune, parameters, l);
+        mlp_.emplace_back(config, tune, parameters, l);
+    }
+}
+
+template <class Device>
+void Llama<Device>::set_position(Scratch<Device>& scratch, Index first_position) const {
+    rotary_table(config_, first_position, scratch.cosine, scratch.sine);
+}
+
+template <class Device>
+void Llama<Device>::forward_layer(LayerRun<Device>& run, const LayerActivations<Device>& act,
+                                  ContextExchange<Device>& exchange, Index layer,
+                                  View<Device, float, 2> out) const {
+    progress_point().layer = layer;
+    const auto weights = store_.acquire(layer);
+    const auto l = static_cast<std::size_t>(layer);
+    attention_[l].forward(run, weights, act, exchange);
+    mlp_[l].forward(run, weights, act, out);
+}
+
+template <class Device>
+void Llama<Device>::forward_keep(LayerRun<Device>& run, const ShardInput<Device>& input,
+                                 const Activations<Device>& act, ContextExchange<Device>& exchange) const {
+    const auto layer = act.transient();
+    embedding_forward(run.stream,
+                      {.tokens = input.tokens, .table = store_.ends().embedding, .x = layer.x});
+    for (Index l = 0; l + 1 < config_.layers; ++l) {
+        forward_layer(run, layer, exchange, l, layer.x);
+    }
+    const Index last = config_.layers - 1;
+    progress_point().layer = last;
+    attention_[static_cast<std::size_t>(last)].forward_keys_values(run, store_.acquire(last), layer, exchange);
+    progress_point().layer = -1;
+}
+
+template <class Device>
+void Llama<Device>::forward(LayerRun<Device>& run, const ShardInput<Device>& input,
+                            const Activations<Device>& act, ContextExchange<Device>& exchange) const {
+    embedding_forward(run.stream,
+                      {.tokens = input.tokens, .table = store_.ends().embedding, .x = act.layer(0).x});
+    for (Index l = 0; l < config_.layers; ++l) {
+        forward_layer(run, act.layer(l), exchange, l,
+                      l + 1 < config_.layers ? act.layer(l + 1).x : act.last());
+    }
+    progress_point().layer = -1;
+}
+
+template <class Device>
+void Llama<Device>::forward_only(LayerRun<Device>& run, const ShardInput<Device>& input,
+                                 const Activations<Device>& act, ContextExchange<Device>& exchange) const {
+    const auto layer = act.transient();
+    embedding_forward(run.stream,
+                      {.tokens = input.tokens, .table = store_.ends().embedding, .x = layer.x});
+    for (Index l = 0; l < config_.layers; ++l) {
+        forward_layer(run, layer, exchange, l, layer.x);
+    }
+    progress_point().layer = -1;
+}
+
+template <class Device>
+double Llama<Device>::loss(LayerRun<Device>& run, const ShardInput<Device>& input,
+                           View<Device, const float, 2> last, float scale, bool wants_gradient) const {
+    if (wants_gradient) {
+        std::fill_n(run.scratch.d_x.data(), run.scratch.d_x.flat().size(), 0.0F);
+    }
+    const Index tile_rows = run.scratch.logits.rows();
+    double sum = 0;
+    for (Index begin = 0; begin < last.rows(); begin += tile_rows) {
+        const Range rows{begin, std::min(last.rows(), begin + tile_rows)};
+        sum += loss_tile(run, input, last, rows, scale, wants_gradient);
+    }
+    return sum * static_cast<double>(scale);
+}
+
+// h = rms_norm(x)   logits = h W'   d_h = d_logits W   d_W += d_logits' h: no [T, V] array exists
+template <class Device>
+double Llama<Device>::loss_tile(LayerRun<Device>& run, const ShardInput<Device>& input,
+                                View<Device, const float, 2> last, Range rows, float scale,
+                                bool wants_gradient) const {
+    auto& scratch = run.scratch;
+    const auto& ends = store_.ends();
+    const Range first{0, rows.size()};
+    const auto h = scratch.normed.rows(first);
+    const auto logits = scratch.logits.rows(first);
+    const auto losses = scratch.losses.slice(first);
+    rms_norm_forward(run.stream, {.x = last.rows(rows),
+                                  .weight = ends.norm,
+                                  .y = h,
+                                  .rstd = scratch.final_rstd.slice(first),
+                                  .epsilon = run.rms_epsilon});
+    matmul(run.stream, {.a = h, .b = transposed(ends.head), .out = logits});
+    cross_entropy(run.stream, {.logits = logits,
+                               .labels = input.labels.slice(rows),
+                               .loss = losses,
+                               .scale = scale,
+                               .wants_gradient = wants_gradient});
+    if (wants_gradient) {
+        const auto d_h = scratch.d_normed.rows(first);
+        matmul(run.stream, {.a = logits, .b = ends.head, .out = d_h});
+        if (d_head_.rows() > 0) {
+            matmul(run.stream, {.a = transposed(logits), .b = h, .out = d_head_, .beta = 1});
+        }
+        rms_norm_backward(run.stream, {.d_y = d_h,
+                                       .x = last.rows(rows),
+                                       .weight = ends.norm,
+                                       .rstd = scratch.final_rstd.slice(first),
+                                       .d_x = scratch.d_x.rows(rows),
+                                       .d_weight = d_norm_});
+    }
+    double sum = 0;
+    for (const float loss : losses) {
+        sum += static_cast<double>(loss);
+    }
+    return sum;
+}
+
+template <class Device>
+void Llama<Device>::backward(LayerRun<Device>& run, const ShardInput<Device>& input,
+                             const Activations<Device>& act, ContextExchange<Device>& exchange) const {
+    for (Index l = config_.layers - 1; l >= 0; --l) {
+        progress_point().layer = l;
+        const auto weights = store_.acquire(l);
+        const auto& layer = act.layer(l);
+        const auto index = static_cast<std::size_t>(l);
+        if (act.policy() == ActivationPolicy::recompute_layer) {
+            attention_[index].recompute(run, weights, layer, exchange);
+        }
+        mlp_[index].backward(run, weights, layer);
+        attention_[index].backward(run, weights, layer, exchange);
+    }
+    progress_point().layer = -1;
+    if (d_embedding_.rows() > 0) {
+        embedding_backward(run.stream,
+                           {.tokens = input.tokens, .d_x = run.scratch.d_x, .d_table = d_embedding_});
+    }
+}
+
+LONGLORA_INSTANTIATE(Llama);
+
+}  // namespace longlora

@@ -1,0 +1,64 @@
+#pragma once
+
+#include <vector>
+
+#include "model/block.hpp"
+
+namespace longlora {
+
+// The tokens of one shard and their labels (the next tokens; -100 is ignored).
+template <class Device>
+struct ShardInput {
+    View<Device, const std::int32_t, 1> tokens;  // (T)
+    View<Device, const std::int32_t, 1> labels;  // (T)
+};
+
+// A LLaMA as explicit forward and backward over one shard at a time; who holds which shard and when
+// it is computed is the schedule's business.
+template <class Device>
+class Llama {
+public:
+    // parameters and store must outlive the model.
+    Llama(const LlamaConfig& config, const Tune& tune, Parameters<Device>& parameters,
+          const WeightStore<Device>& store);
+
+    const LlamaConfig& config() const { return config_; }
+
+    // Fills the rotary table for a shard that starts at `first_position`.
+    void set_position(Scratch<Device>& scratch, Index first_position) const;
+
+    // First pass: K/V of every layer are kept where later chunks need them, nothing else.
+    void forward_keep(LayerRun<Device>& run, const ShardInput<Device>& input, const Activations<Device>& act,
+                      ContextExchange<Device>& exchange) const;
+    // All layers; activations stay as the policy says; the result is act.last().
+    void forward(LayerRun<Device>& run, const ShardInput<Device>& input, const Activations<Device>& act,
+                 ContextExchange<Device>& exchange) const;
+    // All layers with nothing kept (evaluation); the result is act.last().
+    void forward_only(LayerRun<Device>& run, const ShardInput<Device>& input, const Activations<Device>& act,
+                      ContextExchange<Device>& exchange) const;
+
+    // Sum of the labels' losses times `scale`, in double. With wants_gradient scratch.d_x becomes
+    // the gradient of act.last(), and the final norm's and a trained head's gradients are added to.
+    double loss(LayerRun<Device>& run, const ShardInput<Device>& input, View<Device, const float, 2> last,
+                float scale, bool wants_gradient) const;
+
+    // From scratch.d_x back to every trainable's gradient.
+    void backward(LayerRun<Device>& run, const ShardInput<Device>& input, const Activations<Device>& act,
+                  ContextExchange<Device>& exchange) const;
+
+private:
+    double loss_tile(LayerRun<Device>& run, const ShardInput<Device>& input, View<Device, const float, 2> last,
+                     Range rows, float scale, bool wants_gradient) const;
+    void forward_layer(LayerRun<Device>& run, const LayerActivations<Device>& act,
+                       ContextExchange<Device>& exchange, Index layer, View<Device, float, 2> out) const;
+
+    LlamaConfig config_;
+    const WeightStore<Device>& store_;
+    std::vector<AttentionLayer<Device>> attention_;
+    std::vector<MlpLayer<Device>> mlp_;
+    View<Device, float, 2> d_embedding_;  // no rows where frozen
+    View<Device, float, 1> d_norm_;       // empty where frozen
+    View<Device, float, 2> d_head_;       // no rows where frozen; d_embedding_ where tied
+};
+
+}  // namespace longlora

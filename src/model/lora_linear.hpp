@@ -1,0 +1,84 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "core/arena.hpp"
+#include "kernels/matmul.hpp"
+
+namespace longlora {
+
+// What a dropout mask is a function of besides (target, position, feature): one value per layer and
+// target, made from (seed, step, row). Probability 0 outside training.
+struct DropoutPlan {
+    double probability = 0;
+    std::uint64_t key = 0;
+    Index first_position = 0;  // absolute position of the first row
+
+    DropoutPlan at_row(Index row) const { return {probability, key, first_position + row}; }
+};
+
+template <class Device>
+struct LoraFactors {
+    View<Device, const float, 2> a;  // A (R, in)
+    View<Device, const float, 2> b;  // B (out, R)
+    View<Device, float, 2> d_a;
+    View<Device, float, 2> d_b;
+};
+
+// Memory that one linear layer needs besides its operands; shared by all.
+template <class Device>
+struct LinearScratch {
+    LinearScratch(Arena<Device>& arena, Index rows, Index rank, Index dropout_width)
+        : xa(arena.template matrix<float>(rows, rank)),
+          d_xa(arena.template matrix<float>(rows, rank)),
+          dropped(arena.template matrix<float>(rows, dropout_width)) {}
+
+    View<Device, float, 2> xa;       // (T, R)   x~ A'
+    View<Device, float, 2> d_xa;     // (T, R)
+    View<Device, float, 2> dropped;  // (T, in)  x~, or its gradient; 0 wide without dropout
+};
+
+// y = x W' + s (x~ A') B',   x~ = m x / (1 - p); W frozen, or trained without A and B (tune.mode full).
+//                                                                  (Hu et al., LoRA, 2021)
+template <class Device>
+class LoraLinear {
+public:
+    LoraLinear(std::optional<LoraFactors<Device>> lora, std::optional<View<Device, float, 2>> d_weight,
+               float scale, std::uint64_t index)
+        : lora_(lora), d_weight_(d_weight), scale_(scale), index_(index) {}
+
+    // Whether backward reads x: a frozen linear without LoRA never needs its input again.
+    bool needs_input() const { return lora_.has_value() || d_weight_.has_value(); }
+
+    struct Forward {
+        View<Device, const Element<Device>, 2> x;       // (T, in)
+        View<Device, const Element<Device>, 2> weight;  // (out, in)
+        View<Device, float, 2> y;                       // (T, out)
+        float beta = 0;                                 // 1: y is added to (residual stream)
+    };
+    void forward(const Stream<Device>& stream, const Forward& op, const DropoutPlan& dropout,
+                 LinearScratch<Device>& scratch) const;
+
+    struct Backward {
+        View<Device, const float, 2> d_y;               // (T, out)
+        View<Device, const Element<Device>, 2> x;       // (T, in); read only if needs_input()
+        View<Device, const Element<Device>, 2> weight;  // (out, in)
+        View<Device, float, 2> d_x;                     // (T, in)
+        float beta = 0;                                 // 1: d_x is added to
+    };
+    void backward(const Stream<Device>& stream, const Backward& op, const DropoutPlan& dropout,
+                  LinearScratch<Device>& scratch) const;
+
+private:
+    View<Device, const float, 2> dropped_input(const Stream<Device>& stream,
+                                               View<Device, const float, 2> x, const DropoutPlan& dropout,
+                                               LinearScratch<Device>& scratch) const;
+
+    std::optional<LoraFactors<Device>> lora_;
+    std::optional<View<Device, float, 2>> d_weight_;
+    float scale_;          // s = alpha / R
+    std::uint64_t index_;  // layer and target: each has a mask of its own
+};
+
+}  // namespace longlora

@@ -1,0 +1,120 @@
+#include "kernels/elementwise.hpp"
+#include "kernels/rms_norm.hpp"
+#include "kernels/swiglu.hpp"
+#include "model/block.hpp"
+
+#include <algorithm>
+
+namespace longlora {
+
+template <class Device>
+MlpLayer<Device>::MlpLayer(const LlamaConfig&, const Tune& tune, Parameters<Device>& parameters,
+                           Index layer)
+    : gate_(make_linear(tune, parameters, layer, "mlp.gate_proj", 4)),
+      up_(make_linear(tune, parameters, layer, "mlp.up_proj", 5)),
+      down_(make_linear(tune, parameters, layer, "mlp.down_proj", 6)),
+      d_norm_(norm_gradient(parameters,
+                            "model.layers." + std::to_string(layer) + ".post_attention_layernorm.weight")) {}
+
+// The MLP runs over tiles of tokens, so that its working memory does not scale with the shard.
+template <class Device>
+typename MlpLayer<Device>::Tile MlpLayer<Device>::tile(LayerRun<Device>& run,
+                                                       const LayerActivations<Device>& act,
+                                                       Range rows) const {
+    const Range first{0, rows.size()};
+    const bool is_kept = act.gate.rows() > 0;
+    return {rows, run.scratch.normed.rows(first),
+            is_kept ? act.gate.rows(rows) : run.scratch.gate.rows(first),
+            is_kept ? act.up.rows(rows) : run.scratch.up.rows(first), run.scratch.product.rows(first)};
+}
+
+// h = rms_norm(x_mid)
+template <class Device>
+void MlpLayer<Device>::normalise(LayerRun<Device>& run, const LayerWeights<Device>& weights,
+                                 const LayerActivations<Device>& act, const Tile& tile) const {
+    rms_norm_forward(run.stream, {.x = act.x_mid.rows(tile.rows),
+                                  .weight = weights.post_attention_norm,
+                                  .y = tile.normed,
+                                  .rstd = act.rstd_mlp.slice(tile.rows),
+                                  .epsilon = run.rms_epsilon});
+}
+
+// g = gate_proj h      u = up_proj h
+template <class Device>
+void MlpLayer<Device>::expand(LayerRun<Device>& run, const LayerWeights<Device>& weights,
+                              const LayerActivations<Device>&, const Tile& tile) const {
+    const auto dropout = run.dropout.at_row(tile.rows.begin);
+    gate_.forward(run.stream, {.x = tile.normed, .weight = weights.gate, .y = tile.gate}, dropout,
+                  run.scratch.linear);
+    up_.forward(run.stream, {.x = tile.normed, .weight = weights.up, .y = tile.up}, dropout,
+                run.scratch.linear);
+}
+
+// x_out = x_mid + down_proj (silu(g) u)
+template <class Device>
+void MlpLayer<Device>::forward(LayerRun<Device>& run, const LayerWeights<Device>& weights,
+                               const LayerActivations<Device>& act, View<Device, float, 2> x_out) const {
+    const Index tile_rows = run.scratch.gate.rows();
+    for (Index begin = 0; begin < act.x_mid.rows(); begin += tile_rows) {
+        const Tile part = tile(run, act, {begin, std::min(act.x_mid.rows(), begin + tile_rows)});
+        normalise(run, weights, act, part);
+        expand(run, weights, act, part);
+        swiglu_forward(run.stream, {.gate = part.gate, .up = part.up, .out = part.product});
+        const auto out = x_out.rows(part.rows);
+        if (x_out.data() != act.x_mid.data()) {
+            copy(run.stream, {.x = act.x_mid.rows(part.rows), .out = out});
+        }
+        down_.forward(run.stream, {.x = part.product, .weight = weights.down, .y = out, .beta = 1},
+                      run.dropout.at_row(part.rows.begin), run.scratch.linear);
+    }
+}
+
+template <class Device>
+void MlpLayer<Device>::backward(LayerRun<Device>& run, const LayerWeights<Device>& weights,
+                                const LayerActivations<Device>& act) const {
+    const Index tile_rows = run.scratch.gate.rows();
+    for (Index begin = 0; begin < act.x_mid.rows(); begin += tile_rows) {
+        backward_tile(run, weights, act, tile(run, act, {begin, std::min(act.x_mid.rows(), begin + tile_rows)}));
+    }
+}
+
+// d_a = down_proj' d_x      (d_g, d_u) = swiglu'(d_a)      d_h = gate_proj' d_g + up_proj' d_u
+template <class Device>
+void MlpLayer<Device>::backward_tile(LayerRun<Device>& run, const LayerWeights<Device>& weights,
+                                     const LayerActivations<Device>& act, const Tile& tile) const {
+    auto& scratch = run.scratch;
+    const Range first{0, tile.rows.size()};
+    const auto dropout = run.dropout.at_row(tile.rows.begin);
+    const auto d_x = scratch.d_x.rows(tile.rows);
+    const auto d_product = scratch.d_product.rows(first);
+    const auto d_normed = scratch.d_normed.rows(first);
+    normalise(run, weights, act, tile);
+    if (act.gate.rows() == 0) {
+        expand(run, weights, act, tile);
+    }
+    if (down_.needs_input()) {
+        swiglu_forward(run.stream, {.gate = tile.gate, .up = tile.up, .out = tile.product});
+    }
+    down_.backward(run.stream, {.d_y = d_x, .x = tile.product, .weight = weights.down, .d_x = d_product},
+                   dropout, scratch.linear);
+    swiglu_backward(run.stream, {.d_out = d_product,
+                                 .gate = tile.gate,
+                                 .up = tile.up,
+                                 .d_gate = tile.gate,
+                                 .d_up = tile.up});
+    gate_.backward(run.stream, {.d_y = tile.gate, .x = tile.normed, .weight = weights.gate, .d_x = d_normed},
+                   dropout, scratch.linear);
+    up_.backward(run.stream,
+                 {.d_y = tile.up, .x = tile.normed, .weight = weights.up, .d_x = d_normed, .beta = 1}, dropout,
+                 scratch.linear);
+    rms_norm_backward(run.stream, {.d_y = d_normed,
+                                   .x = act.x_mid.rows(tile.rows),
+                                   .weight = weights.post_attention_norm,
+                                   .rstd = act.rstd_mlp.slice(tile.rows),
+                                   .d_x = d_x,
+                                   .d_weight = d_norm_});
+}
+
+LONGLORA_INSTANTIATE(MlpLayer);
+
+}  // namespace longlora

@@ -1,0 +1,91 @@
+#include "model/parameters.hpp"
+
+#include <algorithm>
+
+#include "core/error.hpp"
+#include "io/adapter.hpp"
+
+namespace longlora {
+namespace {
+
+constexpr Index cache_line = 16;  // floats
+
+bool is_trained_base(const TensorShape& shape, const Tune& tune) {
+    switch (tune.mode) {
+        case TuneMode::full:
+            return true;
+        case TuneMode::lora:
+            return false;
+        case TuneMode::lora_plus:
+            return shape.columns == 0 || shape.name == "model.embed_tokens.weight";
+    }
+    return false;
+}
+
+}  // namespace
+
+std::vector<Parameter> trainable_parameters(const LlamaConfig& config, const Tune& tune) {
+    std::vector<TensorShape> shapes;
+    for (const TensorShape& shape : llama_tensors(config)) {
+        if (is_trained_base(shape, tune)) {
+            shapes.push_back(shape);
+        }
+    }
+    if (tune.mode != TuneMode::full) {
+        const AdapterConfig adapter{tune.rank, tune.alpha, tune.dropout, tune.targets};
+        const auto lora = adapter_tensors(config, adapter);
+        shapes.insert(shapes.end(), lora.begin(), lora.end());
+    }
+    std::vector<Parameter> table;
+    Index offset = 0;
+    for (const TensorShape& shape : shapes) {
+        table.push_back({shape, offset, shape.columns > 0});
+        offset += (shape.size() + cache_line - 1) / cache_line * cache_line;
+    }
+    return table;
+}
+
+Index flat_size(const std::vector<Parameter>& table) {
+    if (table.empty()) {
+        return 0;
+    }
+    const Index end = table.back().offset + table.back().shape.size();
+    return (end + cache_line - 1) / cache_line * cache_line;
+}
+
+Index parameter_count(const std::vector<Parameter>& table) {
+    Index count = 0;
+    for (const Parameter& parameter : table) {
+        count += parameter.shape.size();
+    }
+    return count;
+}
+
+template <class Device>
+Parameters<Device>::Parameters(std::vector<Parameter> table)
+    : table_(std::move(table)), weights_(flat_size(table_)), gradients_(flat_size(table_)) {
+    for (std::size_t i = 0; i < table_.size(); ++i) {
+        place_[table_[i].shape.name] = i;
+    }
+}
+
+template <class Device>
+View<Device, float, 2> Parameters<Device>::matrix(View<Device, float, 1> flat,
+                                                  const std::string& name) const {
+    const auto place = place_.find(name);
+    ensure(place != place_.end(), "no trainable tensor is named " + name);
+    const Parameter& parameter = table_[place->second];
+    const TensorShape& shape = parameter.shape;
+    // A vector is one row, so that it reads as a View of rank 1 by row(0).
+    const Index rows = shape.columns == 0 ? 1 : shape.rows;
+    return {flat.data() + parameter.offset, rows, shape.size() / rows};
+}
+
+template <class Device>
+void Parameters<Device>::clear_gradients() {
+    std::fill(gradients().begin(), gradients().end(), 0.0F);
+}
+
+LONGLORA_INSTANTIATE(Parameters);
+
+}  // namespace longlora

@@ -1,0 +1,53 @@
+#include "model/trainable_start.hpp"
+
+#include <cmath>
+
+#include "core/random.hpp"
+
+namespace longlora {
+namespace {
+
+bool ends_with(const std::string& text, const std::string& end) {
+    return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
+}
+
+bool is_lora(const TensorShape& tensor) {
+    return ends_with(tensor.name, ".lora_A.weight") || ends_with(tensor.name, ".lora_B.weight");
+}
+
+void start_lora(const TensorShape& tensor, std::uint64_t seed, std::uint64_t place, std::span<float> out) {
+    const double bound =
+        ends_with(tensor.name, ".lora_A.weight") ? 1.0 / std::sqrt(static_cast<double>(tensor.columns)) : 0.0;
+    const std::uint64_t key = random_key(seed, Purpose::lora_weight, place);
+    for (std::size_t i = 0; i < out.size(); ++i) {
+        out[i] = static_cast<float>(bound * (2.0 * random_uniform(key, i) - 1.0));
+    }
+}
+
+}  // namespace
+
+template <class Device>
+void initialise_trainables(Parameters<Device>& parameters, const BaseWeights& base,
+                           const AdapterFiles* adapter, std::uint64_t seed) {
+    std::uint64_t place = 0;
+    for (const Parameter& parameter : parameters.table()) {
+        const TensorShape& tensor = parameter.shape;
+        const std::span<float> out(parameters.weights().data() + parameter.offset,
+                                   static_cast<std::size_t>(tensor.size()));
+        TensorShape saved = tensor;
+        saved.name = is_lora(tensor) ? tensor.name : adapter_name(tensor.name);
+        if (adapter != nullptr && adapter->has(saved.name)) {
+            adapter->read(saved, out);
+        } else if (is_lora(tensor)) {
+            start_lora(tensor, seed, place, out);
+        } else {
+            base.read(tensor, out);
+        }
+        ++place;
+    }
+}
+
+template void initialise_trainables(Parameters<Cpu>&, const BaseWeights&, const AdapterFiles*,
+                                    std::uint64_t);
+
+}  // namespace longlora

@@ -1,0 +1,92 @@
+#include "plan/memory.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+#include <string>
+
+#include "model/context_exchange.hpp"
+#include "model/parameters.hpp"
+#include "model/weight_store.hpp"
+
+namespace longlora {
+namespace {
+
+// What MPI, HDF5 and the program itself hold by now.
+double resident_bytes() {
+    std::ifstream statm("/proc/self/statm");
+    double size = 0;
+    double resident = 0;
+    statm >> size >> resident;
+    return resident * static_cast<double>(sysconf(_SC_PAGESIZE));
+}
+
+double number_in(const char* path) {
+    std::ifstream file(path);
+    double value = -1;
+    file >> value;  // "max" leaves -1
+    return file ? value : -1;
+}
+
+double system_available() {
+    std::ifstream meminfo("/proc/meminfo");
+    std::string key;
+    double kilobytes = 0;
+    std::string unit;
+    while (meminfo >> key >> kilobytes >> unit) {
+        if (key == "MemAvailable:") {
+            return kilobytes * 1024;
+        }
+    }
+    return static_cast<double>(sysconf(_SC_AVPHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
+}
+
+}  // namespace
+
+double MemoryPlan::total() const {
+    double sum = 0;
+    for (const auto& part : parts) {
+        sum += part.second;
+    }
+    return sum;
+}
+
+MemoryPlan plan_memory(const LlamaConfig& config, const Tune& tune, const Layout& layout,
+                       ActivationPolicy policy, Index sequence_rank, int world) {
+    MemoryPlan plan;
+    const auto trainables = trainable_parameters(config, tune);
+    const auto flat = static_cast<double>(flat_size(trainables));
+    plan.parts.emplace_back("program and libraries", resident_bytes());
+    plan.parts.emplace_back("frozen weights",
+                            static_cast<double>(WeightStore<Cpu>::frozen_bytes(config, tune)));
+    plan.parts.emplace_back("trainables and gradients", 2 * sizeof(float) * flat);
+    // Two moments and the rank's share of the summed gradient.
+    plan.parts.emplace_back("moments, sharded", 3 * sizeof(float) * flat / world);
+
+    const auto measured = [&](const char* name, const auto& allocate) {
+        auto arena = Arena<Cpu>::measuring(name);
+        allocate(arena);
+        plan.parts.emplace_back(name, static_cast<double>(arena.used()));
+    };
+    const LayerShape shape = layer_shape(config, tune, layout.shard_length(), true);
+    measured("activations", [&](Arena<Cpu>& arena) { Activations<Cpu>(arena, shape, policy); });
+    measured("working memory", [&](Arena<Cpu>& arena) { Scratch<Cpu>(arena, shape); });
+    measured("left context and kept K/V", [&](Arena<Cpu>& arena) {
+        const Heads heads{config.heads, config.kv_heads};
+        ContextExchange<Cpu>(arena, {layout, heads, config.head_dim, config.layers, true}, sequence_rank);
+    });
+    return plan;
+}
+
+double available_memory(int ranks_on_node) {
+    double available = system_available();
+    const double limit = number_in("/sys/fs/cgroup/memory.max");
+    const double used = number_in("/sys/fs/cgroup/memory.current");
+    if (limit > 0 && used >= 0) {
+        available = std::min(available, limit - used);
+    }
+    return 0.9 * std::max(available, 0.0) / ranks_on_node;
+}
+
+}  // namespace longlora

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "io/llama_config.hpp"
+#include "model/activations.hpp"
+#include "sequence/layout.hpp"
+
+namespace longlora {
+
+// Bytes that one rank will hold, by purpose. The parts that scale are not estimated: the code that
+// allocates them runs on a measuring arena.
+struct MemoryPlan {
+    std::vector<std::pair<std::string, double>> parts;
+
+    double total() const;
+};
+
+// sequence_rank: kept K/V differ between ranks by a border at most.
+MemoryPlan plan_memory(const LlamaConfig& config, const Tune& tune, const Layout& layout,
+                       ActivationPolicy policy, Index sequence_rank, int world);
+
+// Memory that a rank of this node may take: what the system says is available (a cgroup's limit
+// counts too), a tenth left free, shared among the node's ranks.
+double available_memory(int ranks_on_node);
+
+}  // namespace longlora

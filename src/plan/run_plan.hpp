@@ -1,0 +1,39 @@
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "comm/communicator.hpp"
+#include "plan/memory.hpp"
+
+namespace longlora {
+
+// What the user fixed; 0 or nothing is left to the planner.
+struct PlanRequest {
+    LlamaConfig config;
+    Tune tune;
+    Index length;
+    Index group;
+    Pattern pattern;
+    Boundary boundary;
+    Index sequence_ranks = 0;
+    Index chunks = 0;
+    std::optional<ActivationPolicy> policy;
+};
+
+// The layout and policy of a run, the same on all ranks, decided before the first step.
+struct RunPlan {
+    Layout layout;
+    ActivationPolicy policy;
+    MemoryPlan memory;  // of this rank
+    double available;   // of the rank that has least
+};
+
+// Picks the sequence ranks (the most that keep shards aligned), and the cheapest chunks and policy
+// that fit the memory of the rank that has least. Throws Error (bad input, the same on all ranks)
+// when the layout is impossible or nothing fits.
+RunPlan plan_run(const PlanRequest& request, const Communicator<Cpu>& world);
+
+std::string policy_name(ActivationPolicy policy);
+
+}  // namespace longlora

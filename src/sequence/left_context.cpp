@@ -1,0 +1,182 @@
+#include "sequence/left_context.hpp"
+
+#include <algorithm>
+#include <map>
+#include <tuple>
+
+namespace longlora {
+namespace {
+
+// Query heads that share one rule: which half-groups look back at the one before them.
+struct HeadClass {
+    Range heads;
+    bool is_shifted;
+};
+
+std::vector<HeadClass> head_classes(const Layout& layout, const Heads& heads) {
+    std::vector<HeadClass> classes;
+    switch (layout.pattern) {
+        case Pattern::full:
+        case Pattern::local:
+            classes = {{{0, heads.query}, false}};
+            break;
+        case Pattern::shifted:
+            classes = {{{0, heads.query}, true}};
+            break;
+        case Pattern::s2:
+            classes = {{{0, heads.query / 2}, false}, {{heads.query / 2, heads.query}, true}};
+            break;
+    }
+    std::erase_if(classes, [](const HeadClass& c) { return c.heads.empty(); });
+    return classes;
+}
+
+// In half of the heads a half-group sees the whole previous one: the unshifted heads when m is
+// odd, the shifted heads when m is even (and m > 0).
+bool looks_back(const HeadClass& heads, Index m) {
+    return m > 0 && (m % 2 == 1) != heads.is_shifted;
+}
+
+// The tokens before `own.begin` that the piece `own` of half-group m sees, causality aside.
+Range left_tokens(const Layout& layout, const HeadClass& heads, Index m, Range own) {
+    const Index first = looks_back(heads, m) ? (m - 1) * layout.half() : m * layout.half();
+    return {first, own.begin};
+}
+
+struct BlockKey {
+    Index owner;
+    Index head;  // first query head of the class
+    auto operator<=>(const BlockKey&) const = default;
+};
+
+// Collects rectangles by owner and head class; blocks of one class and owner are joined, because
+// the pieces of a shard see nested ranges of tokens.
+class BlockCollector {
+public:
+    BlockCollector(const Layout& layout, const Heads& heads, Index shard)
+        : layout_(layout), heads_(heads), shard_(shard) {}
+
+    void add(const HeadClass& head_class, Range queries, Range keys) {
+        const Index shard_length = layout_.shard_length();
+        for (Index owner = keys.begin / shard_length; owner * shard_length < keys.end; ++owner) {
+            const Range held = layout_.tokens(owner);
+            const Range part{std::max(keys.begin, held.begin), std::min(keys.end, held.end)};
+            const auto [place, is_new] =
+                blocks_.try_emplace(BlockKey{owner, head_class.heads.begin},
+                                    ContextBlock{owner, shard_, heads_.kv_of(head_class.heads), part, {}});
+            Range& tokens = place->second.tokens;
+            tokens = {std::min(tokens.begin, part.begin), std::max(tokens.end, part.end)};
+            // Absolute for now: the block's first token is known when all pieces are in.
+            place->second.items.push_back({head_class.heads, queries, part, false});
+        }
+    }
+
+    std::vector<ContextBlock> finish() {
+        std::vector<ContextBlock> blocks;
+        for (auto place = blocks_.rbegin(); place != blocks_.rend(); ++place) {
+            ContextBlock block = std::move(place->second);
+            for (auto& item : block.items) {
+                item.keys = {item.keys.begin - block.tokens.begin, item.keys.end - block.tokens.begin};
+            }
+            blocks.push_back(std::move(block));
+        }
+        // A later token in the list is wrap's square: it comes after the shard's own past.
+        std::stable_partition(blocks.begin(), blocks.end(),
+                              [&](const ContextBlock& b) { return b.owner < shard_; });
+        return blocks;
+    }
+
+private:
+    const Layout& layout_;
+    const Heads& heads_;
+    Index shard_;
+    std::map<BlockKey, ContextBlock> blocks_;
+};
+
+void add_piece(const Layout& layout, const HeadClass& heads, Range held, Index m, Range own,
+               ShardPlan& plan, BlockCollector& blocks) {
+    const Range queries{own.begin - held.begin, own.end - held.begin};
+    plan.own.push_back({heads.heads, queries, queries, true});
+    const Range left = left_tokens(layout, heads, m, own);
+    const Range inside{std::max(left.begin, held.begin), left.end};
+    if (!inside.empty()) {
+        plan.own.push_back(
+            {heads.heads, queries, {inside.begin - held.begin, inside.end - held.begin}, false});
+    }
+    if (const Range outside{left.begin, std::min(left.end, held.begin)}; !outside.empty()) {
+        blocks.add(heads, queries, outside);
+    }
+}
+
+// wrap: in the shifted heads the first half-group sees the last one, from the future. It never
+// starts before this shard, whose first token lies in the first half-group.
+void add_wrap(const Layout& layout, const HeadClass& heads, Range held, Range own, ShardPlan& plan,
+              BlockCollector& blocks) {
+    const Range queries{own.begin - held.begin, own.end - held.begin};
+    const Range last{layout.length - layout.half(), layout.length};
+    const Range inside{std::max(last.begin, held.begin), std::min(last.end, held.end)};
+    if (!inside.empty()) {
+        plan.own.push_back(
+            {heads.heads, queries, {inside.begin - held.begin, inside.end - held.begin}, false});
+    }
+    if (const Range after{std::max(last.begin, held.end), last.end}; !after.empty()) {
+        blocks.add(heads, queries, after);
+    }
+}
+
+}  // namespace
+
+ShardPlan plan_shard(const Layout& layout, const Heads& heads, Index shard) {
+    const Range held = layout.tokens(shard);
+    const Index half = layout.half();
+    ShardPlan plan;
+    BlockCollector blocks(layout, heads, shard);
+    for (const HeadClass& head_class : head_classes(layout, heads)) {
+        for (Index m = held.begin / half; m * half < held.end; ++m) {
+            const Range own{std::max(held.begin, m * half), std::min(held.end, (m + 1) * half)};
+            add_piece(layout, head_class, held, m, own, plan, blocks);
+            const bool wraps = layout.boundary == Boundary::wrap && layout.pattern != Pattern::full;
+            if (wraps && m == 0 && head_class.is_shifted) {
+                add_wrap(layout, head_class, held, own, plan, blocks);
+            }
+        }
+    }
+    plan.blocks = blocks.finish();
+    return plan;
+}
+
+Traffic training_traffic(const Layout& layout, const Heads& heads, Index head_dim, Index layers) {
+    Traffic traffic;
+    for (Index shard = 0; shard < layout.shards(); ++shard) {
+        for (const ContextBlock& block : plan_shard(layout, heads, shard).blocks) {
+            if (layout.rank_of(block.owner) == layout.rank_of(shard)) {
+                continue;
+            }
+            const auto elements = static_cast<double>(block.elements(head_dim));
+            const bool is_last_chunk = layout.chunk_of(shard) == layout.chunks - 1;
+            const Index first_pass = is_last_chunk ? 0 : layers - 1;
+            traffic.forward += elements * static_cast<double>(first_pass + layers);
+            traffic.backward += elements * static_cast<double>(layers);
+        }
+    }
+    return traffic;
+}
+
+double visible_pairs(const Layout& layout, const Heads& heads) {
+    double pairs = 0;
+    const auto add = [&](const AttentionItem& item) {
+        const auto rows = static_cast<double>(item.queries.size());
+        const auto keys = item.is_causal ? (rows + 1) / 2 : static_cast<double>(item.keys.size());
+        pairs += static_cast<double>(item.heads.size()) * rows * keys;
+    };
+    for (Index shard = 0; shard < layout.shards(); ++shard) {
+        const ShardPlan plan = plan_shard(layout, heads, shard);
+        std::for_each(plan.own.begin(), plan.own.end(), add);
+        for (const auto& block : plan.blocks) {
+            std::for_each(block.items.begin(), block.items.end(), add);
+        }
+    }
+    return pairs;
+}
+
+}  // namespace longlora

@@ -1,0 +1,44 @@
+#include "train/run_folder.hpp"
+
+#include <filesystem>
+
+#include "core/error.hpp"
+
+namespace longlora {
+
+std::optional<SavedRun> find_saved_run(const RunFolder& folder, const Notify& notify) {
+    for (const Index step : checkpoint_steps(folder.checkpoints())) {
+        const std::string path = checkpoint_path(folder.checkpoints(), step);
+        try {
+            return SavedRun{step, describe_checkpoint(path).attributes};
+        } catch (const Error& error) {
+            notify(std::string("checkpoint passed over: ") + error.what());
+        }
+    }
+    return std::nullopt;
+}
+
+bool holds_run(const RunFolder& folder) {
+    return std::filesystem::exists(folder.log()) || !checkpoint_steps(folder.checkpoints()).empty();
+}
+
+std::vector<CheckpointTensor> checkpoint_tensors(const std::vector<Parameter>& table) {
+    std::vector<CheckpointTensor> tensors;
+    for (const Parameter& parameter : table) {
+        tensors.push_back(
+            {parameter.shape.name, parameter.shape.rows, parameter.shape.columns, parameter.offset});
+    }
+    return tensors;
+}
+
+std::map<std::string, std::string> text_attributes(const Attributes& attributes) {
+    std::map<std::string, std::string> texts;
+    for (const auto& [name, value] : attributes) {
+        if (const auto* text = std::get_if<std::string>(&value)) {
+            texts[name] = *text;
+        }
+    }
+    return texts;
+}
+
+}  // namespace longlora

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "io/checkpoint_file.hpp"
+#include "model/parameters.hpp"
+
+namespace longlora {
+
+// Where the files of a run lie.
+struct RunFolder {
+    std::string path;
+
+    std::string log() const { return path + "/log.h5"; }
+    std::string checkpoints() const { return path + "/checkpoints"; }
+};
+
+// The attributes of the newest checkpoint whose attributes are intact, and its step.
+struct SavedRun {
+    Index step = 0;
+    Attributes attributes;
+};
+// Nothing when there is no checkpoint; `notify` hears of damaged ones.
+std::optional<SavedRun> find_saved_run(const RunFolder& folder, const Notify& notify);
+// Whether a run was begun here (a log or a checkpoint).
+bool holds_run(const RunFolder& folder);
+
+std::vector<CheckpointTensor> checkpoint_tensors(const std::vector<Parameter>& table);
+
+std::map<std::string, std::string> text_attributes(const Attributes& attributes);
+
+}  // namespace longlora

@@ -1,0 +1,149 @@
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "comm/agree.hpp"
+#include "core/terminal.hpp"
+#include "core/text.hpp"
+#include "train/trainer.hpp"
+
+// What a run tells: log.h5, evaluations, the closing summary.
+namespace longlora {
+
+template <class Device>
+void Trainer<Device>::open_log() {
+    agree([&] {
+        if (!mesh_.is_root()) {
+            return;
+        }
+        make_folders(setup_.folder.checkpoints());
+        remove_unfinished_checkpoints(setup_.folder.checkpoints());
+        const auto quantities = step_quantities();
+        log_.emplace(RunLog::resume(setup_.folder.log(), setup_.attributes, quantities, done_,
+                                    [](const std::string& text) { warn(text); }));
+        evaluations_ = read_log(setup_.folder.log()).evaluations;
+    });
+    log_event(done_, done_ == 0 ? "started" : "resumed", std::to_string(mesh_.world().size()) + " ranks");
+}
+
+template <class Device>
+void Trainer<Device>::log_event(Index step, const std::string& kind, const std::string& message) {
+    if (log_) {
+        const auto time = std::chrono::system_clock::now().time_since_epoch();
+        log_->append_event({std::chrono::duration<double>(time).count(), step, kind, message});
+    }
+}
+
+template <class Device>
+void Trainer<Device>::log_step(const StepRecord& record) {
+    const auto values = step_values(record, timer_, mesh_.world());
+    if (!log_) {
+        return;
+    }
+    log_->append_step(values);
+    progress_->done({record.step, record.loss, record.tokens, record.seconds});
+}
+
+template <class Device>
+bool Trainer<Device>::has_evaluation(const std::string& name) const {
+    const bool is_here = std::any_of(evaluations_.begin(), evaluations_.end(),
+                                     [&](const EvaluationRow& row) { return row.model == name; });
+    return mesh_.world().max(static_cast<std::int64_t>(is_here)) != 0;
+}
+
+// The base as it is and, where positions are interpolated, with interpolation only: what training
+// has to beat. Once, before the first step.
+template <class Device>
+void Trainer<Device>::evaluate_start() {
+    if (!validation_ || done_ > 0) {
+        return;
+    }
+    if (!has_evaluation("base")) {
+        evaluate(0, "base", Llama<Device>(setup_.base_config, setup_.tune, parameters_, store_));
+    }
+    if (!(setup_.base_config.rope == setup_.config.rope) && !has_evaluation("interpolated")) {
+        evaluate(0, "interpolated", model_);
+    }
+}
+
+template <class Device>
+void Trainer<Device>::evaluate(Index step, const std::string& name, const Llama<Device>& model) {
+    if (progress_) {
+        progress_->end();
+    }
+    const Options::Evaluate& options = setup_.options.evaluate;
+    const auto results = evaluator_.run(
+        model, *validation_, {setup_.options.evaluation_contexts(), options.stride, options.tokens}, stream_);
+    if (!log_) {
+        return;
+    }
+    std::string line = "perplexity, " + name + ", step " + std::to_string(step) + ":";
+    for (const Perplexity& result : results) {
+        const EvaluationRow row{step,           name,          to_text(options.protocol),
+                                result.context, result.scored, result.value};
+        log_->append_evaluation(row);
+        evaluations_.push_back(row);
+        line += "  " + std::to_string(result.context) + ": " + format_number(result.value);
+    }
+    say(line);
+}
+
+// One row for each model, one column for each context; the newest value counts.
+template <class Device>
+std::string Trainer<Device>::evaluation_table() const {
+    std::vector<std::string> header = {"perplexity by context"};
+    const auto contexts = setup_.options.evaluation_contexts();
+    for (const Index context : contexts) {
+        header.push_back(std::to_string(context));
+    }
+    Table table(header);
+    const std::vector<std::pair<std::string, std::string>> models = {
+        {"base", "base as it is"},
+        {"interpolated", "position interpolation only"},
+        {"trained", setup_.tune.mode == TuneMode::full ? "after training" : "after LongLoRA"}};
+    for (const auto& [name, title] : models) {
+        std::vector<std::string> cells = {title};
+        for (const Index context : contexts) {
+            const auto newest =
+                std::find_if(evaluations_.rbegin(), evaluations_.rend(), [&](const EvaluationRow& row) {
+                    return row.model == name && row.context == context;
+                });
+            cells.push_back(newest == evaluations_.rend() ? "-" : format_number(newest->perplexity));
+        }
+        if (std::any_of(cells.begin() + 1, cells.end(), [](const auto& cell) { return cell != "-"; })) {
+            table.add(cells);
+        }
+    }
+    return table.text();
+}
+
+template <class Device>
+void Trainer<Device>::finish(Index step) {
+    if (progress_) {
+        progress_->end();
+    }
+    if (validation_) {
+        evaluate(step, "trained", model_);
+    }
+    log_event(step, "finished", format_count(tokens_seen_) + " tokens");
+    if (!log_) {
+        return;
+    }
+    log_->close();
+    if (validation_) {
+        const auto& scored = evaluations_.back().scored_tokens;
+        say("\nheld-out perplexity, full attention, the same " + std::to_string(scored) +
+            " tokens in every cell\n" + evaluation_table() + "\n");
+    }
+    say("log         " + setup_.folder.log());
+    say("checkpoint  " + checkpoint_path(setup_.folder.checkpoints(), step));
+}
+
+template void Trainer<Cpu>::open_log();
+template void Trainer<Cpu>::log_event(Index, const std::string&, const std::string&);
+template void Trainer<Cpu>::log_step(const StepRecord&);
+template void Trainer<Cpu>::evaluate_start();
+template void Trainer<Cpu>::evaluate(Index, const std::string&, const Llama<Cpu>&);
+template void Trainer<Cpu>::finish(Index);
+
+}  // namespace longlora

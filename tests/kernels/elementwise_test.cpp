@@ -1,0 +1,88 @@
+#include "kernels/elementwise.hpp"
+
+#include "reference/compare.hpp"
+
+using namespace longlora;
+using namespace longlora::reference;
+
+namespace {
+
+struct Shape {
+    Index rows;
+    Index columns;
+};
+const std::vector<Shape> shapes = {{0, 5}, {1, 1}, {7, 33}, {200, 300}};
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(copy_and_accumulate) {
+    for (const Shape& shape : shapes) {
+        const Matrix x = Matrix::random(70, shape.rows, shape.columns, 3);
+        Matrix out(shape.rows, shape.columns, 1);
+        copy(Stream<Cpu>(2), {.x = x.view(), .out = out.view()});
+        BOOST_TEST(out.values() == x.values());
+        accumulate(Stream<Cpu>(2), {.x = x.view(), .out = out.view()});
+        std::vector<double> twice = x.values();
+        for (double& value : twice) {
+            value *= 2;
+        }
+        BOOST_TEST(out.values() == twice);
+        BOOST_TEST(out.gaps_are_intact());
+    }
+}
+
+BOOST_AUTO_TEST_CASE(dropout_drops_the_share_and_scales_the_rest) {
+    const Matrix x = Matrix::random(71, 200, 300, 2);
+    Matrix out(200, 300);
+    dropout(Stream<Cpu>(2),
+            {.x = x.view(), .out = out.view(), .probability = 0.25, .key = 5, .first_row = 1000});
+    Index dropped = 0;
+    bool is_scaled = true;
+    for (Index t = 0; t < 200; ++t) {
+        for (Index i = 0; i < 300; ++i) {
+            const auto index = static_cast<std::uint64_t>((1000 + t) * 300 + i);
+            const bool is_dropped = random_uniform(5, index) < 0.25;
+            const float expected =
+                is_dropped ? 0.0F : x.view()(t, i) * static_cast<float>(1 / 0.75);
+            is_scaled = is_scaled && out.view()(t, i) == expected;
+            dropped += is_dropped ? 1 : 0;
+        }
+    }
+    BOOST_TEST(is_scaled);
+    BOOST_TEST(std::abs(static_cast<double>(dropped) / 60000 - 0.25) < 0.01);
+}
+
+BOOST_AUTO_TEST_CASE(dropout_of_a_shard_is_the_shard_of_the_dropout) {
+    const Matrix x = Matrix::random(72, 40, 33);
+    Matrix whole(40, 33);
+    dropout(Stream<Cpu>(),
+            {.x = x.view(), .out = whole.view(), .probability = 0.5, .key = 6, .first_row = 0});
+    Matrix part = Matrix::random(73, 15, 33);
+    std::vector<double> expected = part.values();
+    dropout(Stream<Cpu>(), {.x = x.view().rows({25, 40}),
+                            .out = part.view(),
+                            .probability = 0.5,
+                            .key = 6,
+                            .first_row = 25,
+                            .accumulate = true});
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+        expected[i] = static_cast<double>(
+            static_cast<float>(expected[i] + static_cast<double>(whole.values()[25 * 33 + i])));
+    }
+    BOOST_TEST(part.values() == expected);
+}
+
+BOOST_AUTO_TEST_CASE(squared_norm_is_exact_and_the_same_for_any_threads) {
+    for (const Index size : {Index{0}, Index{1}, Index{33}, Index{4096}, Index{300001}}) {
+        const std::vector<float> x = random_vector(74, size);
+        long double expected = 0;
+        for (const float value : x) {
+            expected += static_cast<long double>(value) * static_cast<long double>(value);
+        }
+        const double one = squared_norm(Stream<Cpu>(1), view(x));
+        BOOST_TEST(std::abs(one - static_cast<double>(expected)) <= 1e-14 * one);
+        BOOST_TEST(one == squared_norm(Stream<Cpu>(3), view(x)));
+    }
+    const std::vector<float> bad = {1, std::numeric_limits<float>::quiet_NaN(), 2};
+    BOOST_TEST(std::isnan(squared_norm(Stream<Cpu>(), view(bad))));
+}
