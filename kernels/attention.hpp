@@ -28,10 +28,10 @@ struct AttentionForward {
     View<Device, const Element<Device>, 2> q;  // (T, H D), after RoPE
     KeyValueBlock<Device> block;
     std::span<const AttentionItem> items;
-    Index head_dim;                          // D
-    Index queries_per_kv;                    // H / Hkv
-    View<Device, Element<Device>, 2> out;    // (T, H D)   continued
-    View<Device, float, 2> lse;              // (H, T)     continued
+    Index head_dim;                        // D
+    Index queries_per_kv;                  // H / Hkv
+    View<Device, Element<Device>, 2> out;  // (T, H D)   continued
+    View<Device, float, 2> lse;            // (H, T)     continued
 };
 
 // out = 0, lse = -infinity: before a shard's first block.
@@ -44,9 +44,9 @@ struct AttentionReset {
 // delta[h,t] = sum_d d_out[t,h,d] out[t,h,d]
 template <class Device>
 struct AttentionDelta {
-    View<Device, const float, 2> d_out;            // (T, H D)
-    View<Device, const Element<Device>, 2> out;    // (T, H D) the merged result
-    View<Device, float, 2> delta;                  // (H, T)
+    View<Device, const float, 2> d_out;          // (T, H D)
+    View<Device, const Element<Device>, 2> out;  // (T, H D) the merged result
+    View<Device, float, 2> delta;                // (H, T)
 };
 
 // P = exp(S - l)     dV += P' dO     dS = P (dO V' - delta) / sqrt(D)     dQ += dS K     dK += dS' Q

@@ -11,7 +11,8 @@ struct Operand {
     View<Device, const T, 2> view;
     bool is_transposed = false;
 
-    Operand(View<Device, const T, 2> v, bool transposed = false) : view(v), is_transposed(transposed) {}
+    Operand(View<Device, const T, 2> v, bool transposed = false)
+        : view(v), is_transposed(transposed) {}
     Operand(View<Device, T, 2> v) : view(v) {}
     Index rows() const { return is_transposed ? view.columns() : view.rows(); }
     Index columns() const { return is_transposed ? view.rows() : view.columns(); }

@@ -21,8 +21,8 @@ struct RmsNormBackward {
     View<Device, const float, 2> x;       // (T, E)
     View<Device, const float, 1> weight;  // (E)
     View<Device, const float, 1> rstd;    // (T)
-    View<Device, float, 2> d_x;           // (T, E) accumulated: the residual branch is in it already
-    View<Device, float, 1> d_weight;      // (E) accumulated; empty (size 0) where the norm is frozen
+    View<Device, float, 2> d_x;       // (T, E) accumulated: the residual branch is in it already
+    View<Device, float, 1> d_weight;  // (E) accumulated; empty (size 0) where the norm is frozen
 };
 
 void rms_norm_forward(const Stream<Cpu>& stream, const RmsNormForward<Cpu>& op);

@@ -1,6 +1,5 @@
 #include "comm/communicator.hpp"
 
-#include <mpi.h>
 #include <sched.h>
 
 #include <algorithm>
@@ -8,6 +7,8 @@
 #include <limits>
 #include <thread>
 #include <utility>
+
+#include <mpi.h>
 
 #include "comm/environment.hpp"
 #include "core/error.hpp"
@@ -52,7 +53,8 @@ MPI_Datatype type_of<char>() {
 }
 
 void check(int code, const char* call) {
-    ensure(code == MPI_SUCCESS, std::string(call) + " failed with MPI error " + std::to_string(code));
+    ensure(code == MPI_SUCCESS,
+           std::string(call) + " failed with MPI error " + std::to_string(code));
 }
 
 // Waits by polling: a rank that waits gives its core to those that compute, a hang gets a name.
@@ -70,8 +72,8 @@ void wait_for(MPI_Request& request) {
         }
         const std::chrono::duration<double> waited = Clock::now() - start;
         ensure(waited.count() < timeout_seconds,
-               "no answer from other ranks for " + format_seconds(timeout_seconds) + " (comm.timeout), in " +
-                   progress_point().text() + "; a rank has died or hangs");
+               "no answer from other ranks for " + format_seconds(timeout_seconds) +
+                   " (comm.timeout), in " + progress_point().text() + "; a rank has died or hangs");
         std::this_thread::sleep_for(std::chrono::microseconds(waited.count() < 0.01 ? 20 : 200));
     }
 }
@@ -90,15 +92,16 @@ void in_pieces(View<Cpu, T, 1> values, const Start& start) {
 template <class T>
 void all_reduce(View<Cpu, T, 1> values, MPI_Op operation, MPI_Comm comm) {
     in_pieces(values, [&](View<Cpu, T, 1> piece, MPI_Request* request) {
-        check(MPI_Iallreduce(MPI_IN_PLACE, piece.data(), static_cast<int>(piece.size()), type_of<T>(),
-                             operation, comm, request),
+        check(MPI_Iallreduce(MPI_IN_PLACE, piece.data(), static_cast<int>(piece.size()),
+                             type_of<T>(), operation, comm, request),
               "MPI_Iallreduce");
     });
 }
 
 int as_count(Index size) {
     ensure(size <= std::numeric_limits<int>::max(),
-           "a piece of " + std::to_string(size) + " elements is too long for one MPI message; use more ranks");
+           "a piece of " + std::to_string(size) +
+               " elements is too long for one MPI message; use more ranks");
     return static_cast<int>(size);
 }
 
@@ -123,8 +126,8 @@ Request& Request::operator=(Request&& other) noexcept = default;
 bool Request::test() {
     int is_done = 1;
     if (!state_->requests.empty()) {
-        check(MPI_Testall(static_cast<int>(state_->requests.size()), state_->requests.data(), &is_done,
-                          MPI_STATUSES_IGNORE),
+        check(MPI_Testall(static_cast<int>(state_->requests.size()), state_->requests.data(),
+                          &is_done, MPI_STATUSES_IGNORE),
               "MPI_Testall");
     }
     if (is_done != 0) {
@@ -205,8 +208,8 @@ void Communicator<Cpu>::all_reduce_min(View<Cpu, T, 1> values) const {
 template <class T>
 void Communicator<Cpu>::broadcast(View<Cpu, T, 1> values, int root) const {
     in_pieces(values, [&](View<Cpu, T, 1> piece, MPI_Request* request) {
-        check(MPI_Ibcast(piece.data(), static_cast<int>(piece.size()), type_of<T>(), root, handle_->comm,
-                         request),
+        check(MPI_Ibcast(piece.data(), static_cast<int>(piece.size()), type_of<T>(), root,
+                         handle_->comm, request),
               "MPI_Ibcast");
     });
 }
@@ -234,8 +237,8 @@ void Communicator<Cpu>::all_gather(View<Cpu, T, 1> values, const std::vector<Ran
         places.push_back(as_count(piece.begin));
     }
     MPI_Request request = MPI_REQUEST_NULL;
-    check(MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, values.data(), counts.data(), places.data(),
-                          type_of<T>(), handle_->comm, &request),
+    check(MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, values.data(), counts.data(),
+                          places.data(), type_of<T>(), handle_->comm, &request),
           "MPI_Iallgatherv");
     wait_for(request);
 }
@@ -292,15 +295,15 @@ std::vector<Range> equal_pieces(Index count, int ranks, Index unit) {
     return pieces;
 }
 
-#define LONGLORA_REDUCTIONS(T)                                                        \
-    template void Communicator<Cpu>::all_reduce_sum(View<Cpu, T, 1>) const;           \
-    template void Communicator<Cpu>::all_reduce_max(View<Cpu, T, 1>) const;           \
-    template void Communicator<Cpu>::all_reduce_min(View<Cpu, T, 1>) const;           \
-    template void Communicator<Cpu>::broadcast(View<Cpu, T, 1>, int) const;           \
-    template void Communicator<Cpu>::reduce_scatter_sum(View<Cpu, const T, 1>, View<Cpu, T, 1>, \
-                                                        const std::vector<Range>&) const;       \
+#define LONGLORA_REDUCTIONS(T)                                                                     \
+    template void Communicator<Cpu>::all_reduce_sum(View<Cpu, T, 1>) const;                        \
+    template void Communicator<Cpu>::all_reduce_max(View<Cpu, T, 1>) const;                        \
+    template void Communicator<Cpu>::all_reduce_min(View<Cpu, T, 1>) const;                        \
+    template void Communicator<Cpu>::broadcast(View<Cpu, T, 1>, int) const;                        \
+    template void Communicator<Cpu>::reduce_scatter_sum(View<Cpu, const T, 1>, View<Cpu, T, 1>,    \
+                                                        const std::vector<Range>&) const;          \
     template void Communicator<Cpu>::all_gather(View<Cpu, T, 1>, const std::vector<Range>&) const; \
-    template Request Communicator<Cpu>::send(View<Cpu, const T, 1>, int, int) const;  \
+    template Request Communicator<Cpu>::send(View<Cpu, const T, 1>, int, int) const;               \
     template Request Communicator<Cpu>::receive(View<Cpu, T, 1>, int, int) const
 LONGLORA_REDUCTIONS(float);
 LONGLORA_REDUCTIONS(double);

@@ -1,10 +1,11 @@
 #include "comm/environment.hpp"
 
-#include <mpi.h>
 #include <unistd.h>
 
 #include <array>
 #include <cstdlib>
+
+#include <mpi.h>
 
 namespace longlora {
 

@@ -12,10 +12,11 @@ namespace {
 std::string shards_text(const Layout& layout) {
     const auto length = std::to_string(layout.shard_length());
     std::string text = std::to_string(layout.shards()) + " shards of " + length + " tokens (" +
-                       std::to_string(layout.ranks) + " sequence ranks x " + std::to_string(layout.chunks) +
-                       " chunks)";
+                       std::to_string(layout.ranks) + " sequence ranks x " +
+                       std::to_string(layout.chunks) + " chunks)";
     if (layout.pattern != Pattern::full) {
-        text += layout.is_aligned() ? ", aligned with half-groups of " : ", not aligned with half-groups of ";
+        text += layout.is_aligned() ? ", aligned with half-groups of "
+                                    : ", not aligned with half-groups of ";
         text += std::to_string(layout.half());
     }
     return text;
@@ -23,8 +24,8 @@ std::string shards_text(const Layout& layout) {
 
 std::string traffic_text(const DryRun& run) {
     const LlamaConfig& config = run.setup.config;
-    const Traffic traffic =
-        training_traffic(run.plan.layout, {config.heads, config.kv_heads}, config.head_dim, config.layers);
+    const Traffic traffic = training_traffic(run.plan.layout, {config.heads, config.kv_heads},
+                                             config.head_dim, config.layers);
     const auto batch = static_cast<double>(run.options.train.batch);
     return format_bytes(batch * traffic.forward * sizeof(Element<Cpu>)) + " of K/V and " +
            format_bytes(batch * traffic.backward * sizeof(float)) + " of dK/dV a step (" +
@@ -59,7 +60,8 @@ void print_dry_run(const DryRun& run, const Communicator<Cpu>& world) {
         "FLOP a step");
     Table memory({"memory of a rank", "bytes", ""});
     for (std::size_t i = 0; i < most.size(); ++i) {
-        memory.add({run.plan.memory.parts[i].first, format_number(most[i], 15), format_bytes(most[i])});
+        memory.add(
+            {run.plan.memory.parts[i].first, format_number(most[i], 15), format_bytes(most[i])});
     }
     memory.add({"total", format_number(total, 15), format_bytes(total)});
     say(memory.text());

@@ -27,9 +27,10 @@ void adopt_run(Options& options, const RunFolder& folder) {
                 warn(text);
             }
         });
-        require(saved.has_value(), folder.checkpoints() +
-                                       " has no intact checkpoint; set run.directory to a run, or model.path "
-                                       "to evaluate a model as it is");
+        require(saved.has_value(),
+                folder.checkpoints() +
+                    " has no intact checkpoint; set run.directory to a run, or model.path "
+                    "to evaluate a model as it is");
         adopt(text_attributes(saved->attributes), options);
     });
 }
@@ -71,7 +72,8 @@ int evaluate_command(Options options) {
     ModelSetup setup = set_up_model(options);
     const auto data = agree([&] {
         require(!options.data.validation.empty(),
-                "evaluate needs held-out tokens: set data.validation to a tokens.h5, .bin or .npy file");
+                "evaluate needs held-out tokens: set data.validation to a tokens.h5, .bin or .npy "
+                "file");
         return TokenStream(options.data.validation, setup.config.vocabulary);
     });
     Session<Cpu> session(setup, static_cast<std::uint64_t>(options.run.seed));
@@ -80,16 +82,17 @@ int evaluate_command(Options options) {
         Optimizer<Cpu> optimizer(session.parameters, world);
         step = load_trainables(session.parameters, optimizer, folder, world)->step;
     }
-    const Stream<Cpu> stream(options.parallel.threads > 0 ? static_cast<int>(options.parallel.threads)
-                                                          : threads_per_rank(world));
+    const Stream<Cpu> stream(options.parallel.threads > 0
+                                 ? static_cast<int>(options.parallel.threads)
+                                 : threads_per_rank(world));
     PerplexityEvaluator<Cpu> evaluator(setup.config, setup.tune);
-    const auto results =
-        evaluator.run(session.model, data,
-                      {options.evaluation_contexts(), options.evaluate.stride, options.evaluate.tokens}, stream);
+    const auto results = evaluator.run(
+        session.model, data,
+        {options.evaluation_contexts(), options.evaluate.stride, options.evaluate.tokens}, stream);
     std::vector<EvaluationRow> rows;
     for (const Perplexity& result : results) {
-        rows.push_back({step, model_kind(options, setup), to_text(options.evaluate.protocol), result.context,
-                        result.scored, result.value});
+        rows.push_back({step, model_kind(options, setup), to_text(options.evaluate.protocol),
+                        result.context, result.scored, result.value});
     }
     agree([&] {
         if (world.rank() == 0) {

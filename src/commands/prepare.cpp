@@ -57,7 +57,8 @@ Encoded encode(const Tokenizer& tokenizer, const Document& document) {
 
 bool has_prompts(std::span<const std::filesystem::path> paths) {
     bool found = false;
-    for_each_document(paths, [&](const Document& document) { found = found || !document.prompt.empty(); });
+    for_each_document(paths,
+                      [&](const Document& document) { found = found || !document.prompt.empty(); });
     return found;
 }
 
@@ -68,8 +69,8 @@ void prepare(const Options& options) {
         paths.emplace_back(path);
     }
     TokenFileWriter writer(options.prepare.output,
-                           {tokenizer.name(), hexadecimal(tokenizer.digest()), tokenizer.vocabulary_size(),
-                            has_prompts(paths)});
+                           {tokenizer.name(), hexadecimal(tokenizer.digest()),
+                            tokenizer.vocabulary_size(), has_prompts(paths)});
     for_each_document(paths, [&](const Document& document) {
         const Encoded encoded = encode(tokenizer, document);
         writer.append(encoded.tokens, encoded.prompt);

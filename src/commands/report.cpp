@@ -16,14 +16,16 @@ constexpr std::size_t shown_rows = 10;
 
 std::string text_of(const Attributes& attributes, const std::string& name) {
     const auto place = attributes.find(name);
-    const auto* text = place == attributes.end() ? nullptr : std::get_if<std::string>(&place->second);
+    const auto* text =
+        place == attributes.end() ? nullptr : std::get_if<std::string>(&place->second);
     return text == nullptr ? "-" : *text;
 }
 
 // About ten steps, evenly spread, the last among them.
 std::string steps_table(const LogContents& log) {
-    const std::vector<std::string> names = {"step",    "loss",              "learning_rate", "gradient_norm",
-                                            "seconds", "tokens_per_second", "halo_bytes"};
+    const std::vector<std::string> names = {"step",          "loss",    "learning_rate",
+                                            "gradient_norm", "seconds", "tokens_per_second",
+                                            "halo_bytes"};
     Table table(names);
     const std::size_t steps = log.column("step").size();
     const std::size_t stride = std::max<std::size_t>(1, (steps + shown_rows - 1) / shown_rows);
@@ -48,8 +50,8 @@ std::string phases_text(const LogContents& log) {
             for (const double value : column.values) {
                 sum += std::isfinite(value) ? value : 0;
             }
-            text += (text.empty() ? "" : ", ") + name.substr(8, name.size() - 8 - end.size()) + " " +
-                    format_seconds(sum);
+            text += (text.empty() ? "" : ", ") + name.substr(8, name.size() - 8 - end.size()) +
+                    " " + format_seconds(sum);
         }
     }
     return text;
@@ -80,7 +82,8 @@ void report(const RunFolder& folder) {
     }
     if (!log.events.empty()) {
         const EventRow& last = log.events.back();
-        say("\nlast event: step " + std::to_string(last.step) + ", " + last.kind + ": " + last.message);
+        say("\nlast event: step " + std::to_string(last.step) + ", " + last.kind + ": " +
+            last.message);
     }
 }
 

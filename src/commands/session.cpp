@@ -30,7 +30,7 @@ BaseWeights open_base(const Options& options) {
     config.mlp_width = model.mlp_width;
     config.vocabulary = model.vocabulary;
     config.max_positions = options.sequence.length;
-    config.is_tied = true;
+    config.is_tied = model.is_tied;
     return {config, static_cast<std::uint64_t>(options.run.seed)};
 }
 

@@ -30,7 +30,8 @@ struct Session {
         : parameters(trainable_parameters(setup.config, setup.tune)),
           store(setup.base, parameters),
           model(setup.config, setup.tune, parameters, store) {
-        initialise_trainables(parameters, setup.base, setup.adapter ? &*setup.adapter : nullptr, seed);
+        initialise_trainables(parameters, setup.base, setup.adapter ? &*setup.adapter : nullptr,
+                              seed);
     }
     Session(const Session&) = delete;
     Session& operator=(const Session&) = delete;

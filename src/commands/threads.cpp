@@ -72,13 +72,15 @@ std::string ranges(const Numbers& numbers) {
 
 int threads_per_rank(const Communicator<Cpu>& world) {
     const Node node = nodes(world)[host_name()];
-    return std::max(1, static_cast<int>(node.cores.size()) / std::max(1, static_cast<int>(node.ranks.size())));
+    return std::max(
+        1, static_cast<int>(node.cores.size()) / std::max(1, static_cast<int>(node.ranks.size())));
 }
 
 std::string placement(const Communicator<Cpu>& world) {
     std::string text;
     for (const auto& [host, node] : nodes(world)) {
-        text += (text.empty() ? "" : "\n") + host + ": ranks " + ranges(node.ranks) + ", cores " + ranges(node.cores);
+        text += (text.empty() ? "" : "\n") + host + ": ranks " + ranges(node.ranks) + ", cores " +
+                ranges(node.cores);
     }
     return text;
 }

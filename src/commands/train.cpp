@@ -24,18 +24,20 @@ std::optional<SavedRun> settle_resume(Options& options, const RunFolder& folder)
             }
         });
         if (options.run.resume == choice::Resume::never) {
-            require(!holds_run(folder), folder.path + " holds a run already and run.resume is never; choose "
-                                                      "another run.directory or set run.resume to auto");
+            require(!holds_run(folder), folder.path +
+                                            " holds a run already and run.resume is never; choose "
+                                            "another run.directory or set run.resume to auto");
         }
-        require(saved || options.run.resume != choice::Resume::require,
-                "run.resume is require, but " + folder.checkpoints() +
-                    " has no intact checkpoint; set run.directory to the run, or run.resume to auto");
+        require(
+            saved || options.run.resume != choice::Resume::require,
+            "run.resume is require, but " + folder.checkpoints() +
+                " has no intact checkpoint; set run.directory to the run, or run.resume to auto");
         if (saved) {
             const auto texts = text_attributes(saved->attributes);
             const auto differences = physics_differences(texts, options);
             require(differences.empty(),
-                    "the run in " + folder.path + " was started with other settings: " +
-                        join(differences, "; ") +
+                    "the run in " + folder.path +
+                        " was started with other settings: " + join(differences, "; ") +
                         "; leave these options out to resume it, or choose another run.directory");
             adopt(texts, options);
         }
@@ -45,21 +47,22 @@ std::optional<SavedRun> settle_resume(Options& options, const RunFolder& folder)
 
 PlanRequest plan_request(const Options& options, const ModelSetup& setup,
                          const std::optional<SavedRun>& saved) {
-    PlanRequest request{setup.config,
-                        setup.tune,
-                        options.sequence.length,
-                        options.attention_group(),
-                        options.attention.pattern,
-                        options.attention.boundary,
-                        options.parallel.sequence,
-                        options.sequence.chunks,
-                        std::nullopt};
+    PlanRequest request{.config = setup.config,
+                        .tune = setup.tune,
+                        .length = options.sequence.length,
+                        .group = options.attention_group(),
+                        .pattern = options.attention.pattern,
+                        .boundary = options.attention.boundary,
+                        .sequence_ranks = options.parallel.sequence,
+                        .chunks = options.sequence.chunks};
     if (options.train.activations != choice::Activations::automatic) {
-        request.policy = static_cast<ActivationPolicy>(static_cast<int>(options.train.activations) - 1);
+        request.policy =
+            static_cast<ActivationPolicy>(static_cast<int>(options.train.activations) - 1);
     }
     // What the planner picked is kept on resume, unless it is set explicitly.
     if (saved && saved->attributes.contains("planned_chunks") && request.chunks == 0) {
         request.chunks = std::get<std::int64_t>(saved->attributes.at("planned_chunks"));
+        request.prefers_chunks = true;
     }
     if (saved && saved->attributes.contains("planned_activations") && !request.policy) {
         request.policy = static_cast<ActivationPolicy>(
@@ -90,24 +93,29 @@ void check_base(const SavedRun& saved, std::uint64_t fingerprint, const BaseWeig
                 const RunFolder& folder) {
     const auto place = saved.attributes.find("base_fingerprint");
     agree([&] {
-        require(place != saved.attributes.end() && std::get<std::uint64_t>(place->second) == fingerprint,
-                "the run in " + folder.path + " was started from another base model than " + base.name() +
-                    " (its fingerprint differs); give the same model.path or choose another run.directory");
+        require(place != saved.attributes.end() &&
+                    std::get<std::uint64_t>(place->second) == fingerprint,
+                "the run in " + folder.path + " was started from another base model than " +
+                    base.name() +
+                    " (its fingerprint differs); give the same model.path or choose another "
+                    "run.directory");
     });
 }
 
 void announce(const RunPlan& plan, const Options& options, const ModelSetup& setup, int world) {
     say("model " + setup.base.name() + ", " +
-        format_count(static_cast<double>(parameter_count(trainable_parameters(setup.config, setup.tune)))) +
+        format_count(
+            static_cast<double>(parameter_count(trainable_parameters(setup.config, setup.tune)))) +
         " trainable; " + std::to_string(options.train.batch) + " x " +
-        std::to_string(plan.layout.length) + " tokens a step on " + std::to_string(world / plan.layout.ranks) +
-        " data x " + std::to_string(plan.layout.ranks) + " sequence ranks, chunks " +
-        std::to_string(plan.layout.chunks) + ", activations " + policy_name(plan.policy) + ", " +
-        format_bytes(plan.memory.total()) + " a rank");
+        std::to_string(plan.layout.length) + " tokens a step on " +
+        std::to_string(world / plan.layout.ranks) + " data x " + std::to_string(plan.layout.ranks) +
+        " sequence ranks, chunks " + std::to_string(plan.layout.chunks) + ", activations " +
+        policy_name(plan.policy) + ", " + format_bytes(plan.memory.total()) + " a rank");
 }
 
 // A run that has ended says so; it goes on when train.steps has grown.
-bool is_finished(const Options& options, const std::optional<SavedRun>& saved, const RunFolder& folder) {
+bool is_finished(const Options& options, const std::optional<SavedRun>& saved,
+                 const RunFolder& folder) {
     if (!saved || saved->step < options.train.steps) {
         return false;
     }
@@ -126,13 +134,18 @@ int train_command(Options options, bool is_dry_run) {
     set_communication_timeout(options.comm.timeout);
     const RunFolder folder{options.run_directory()};
     const auto saved = settle_resume(options, folder);
-    ModelSetup setup = set_up_model(options);
-    const auto warnings = agree([&] { return validate(options, world.size()); });
+    const auto warnings = agree([&] {
+        require(!options.data.train.empty(),
+                "train needs tokens: set data.train to a tokens.h5 (made by `longlora_hpc prepare`), a "
+                "flat .bin or a .npy file, or start without any option for the demonstration");
+        return validate(options, world.size());
+    });
     if (is_root) {
         for (const auto& warning : warnings) {
             warn(warning);
         }
     }
+    const ModelSetup setup = set_up_model(options);
     const RunPlan plan = plan_run(plan_request(options, setup, saved), world);
     if (is_dry_run) {
         agree([&] { TokenStream(options.data.train, setup.config.vocabulary); });
@@ -146,16 +159,17 @@ int train_command(Options options, bool is_dry_run) {
     if (is_finished(options, saved, folder)) {
         return static_cast<int>(ExitCode::done);
     }
-    const int threads =
-        options.parallel.threads > 0 ? static_cast<int>(options.parallel.threads) : threads_per_rank(world);
+    const int threads = options.parallel.threads > 0 ? static_cast<int>(options.parallel.threads)
+                                                     : threads_per_rank(world);
     if (is_root) {
         announce(plan, options, setup, world.size());
     }
     Mesh<Cpu> mesh(static_cast<int>(plan.layout.ranks));
     Session<Cpu> session(setup, static_cast<std::uint64_t>(options.run.seed));
     const Attributes attributes = run_attributes(options, plan, fingerprint, world);
-    Trainer<Cpu> trainer({options, setup.tune, setup.base.config(), setup.config, plan, folder, attributes, threads},
-                         mesh, session.parameters, session.store);
+    Trainer<Cpu> trainer(
+        {options, setup.tune, setup.base.config(), setup.config, plan, folder, attributes, threads},
+        mesh, session.parameters, session.store);
     if (saved) {
         const Index step = trainer.resume();
         if (is_root) {

@@ -31,7 +31,8 @@ Arena<Cpu>::Arena(std::string name, std::size_t bytes) : name_(std::move(name)) 
     const std::size_t unit = is_large ? huge_page : alignment;
     data_ = static_cast<std::byte*>(std::aligned_alloc(unit, rounded(capacity_, unit)));
     ensure(data_ != nullptr, "out of memory: cannot allocate " + format_bytes(capacity_) + " for " +
-                                 name_ + "; use more ranks, more sequence.chunks or a leaner "
+                                 name_ +
+                                 "; use more ranks, more sequence.chunks or a leaner "
                                  "train.activations");
     if (is_large) {
         madvise(data_, rounded(capacity_, unit), MADV_HUGEPAGE);
@@ -70,7 +71,8 @@ void* Arena<Cpu>::take(std::size_t bytes) {
         return nullptr;
     }
     ensure(used_ <= capacity_, "arena '" + name_ + "' was planned too small (" +
-                                   format_bytes(capacity_) + ", needs " + format_bytes(used_) + ")");
+                                   format_bytes(capacity_) + ", needs " + format_bytes(used_) +
+                                   ")");
     return data_ + offset;
 }
 

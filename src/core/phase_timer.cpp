@@ -20,7 +20,8 @@ void PhaseTimer::reset() {
 
 void PhaseTimer::enter(Phase phase) {
     const auto now = Clock::now();
-    seconds_[static_cast<std::size_t>(current_)] += std::chrono::duration<double>(now - since_).count();
+    seconds_[static_cast<std::size_t>(current_)] +=
+        std::chrono::duration<double>(now - since_).count();
     since_ = now;
     current_ = phase;
     progress_point().phase = phase_name(phase);

@@ -9,7 +9,13 @@
 // Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014), applied twice.
 namespace longlora {
 
-enum class Purpose : std::uint64_t { initial_weight = 1, lora_weight, row_order, dropout, documents };
+enum class Purpose : std::uint64_t {
+    initial_weight = 1,
+    lora_weight,
+    row_order,
+    dropout,
+    documents
+};
 
 constexpr std::uint64_t mix_bits(std::uint64_t x) {
     x += 0x9e3779b97f4a7c15ULL;
@@ -19,7 +25,8 @@ constexpr std::uint64_t mix_bits(std::uint64_t x) {
 }
 
 constexpr std::uint64_t random_key(std::uint64_t seed, Purpose purpose, std::uint64_t stream = 0) {
-    return mix_bits(mix_bits(seed * 0x100000001b3ULL + static_cast<std::uint64_t>(purpose)) ^ stream);
+    return mix_bits(mix_bits(seed * 0x100000001b3ULL + static_cast<std::uint64_t>(purpose)) ^
+                    stream);
 }
 
 constexpr std::uint64_t random_bits(std::uint64_t key, std::uint64_t index) {

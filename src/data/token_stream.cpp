@@ -6,7 +6,8 @@ namespace {
 constexpr const char* training_name = "builtin";
 constexpr const char* validation_name = "builtin-validation";
 
-std::variant<TokenFile, DemonstrationDocuments> open_source(const std::string& source, Index vocabulary) {
+std::variant<TokenFile, DemonstrationDocuments> open_source(const std::string& source,
+                                                            Index vocabulary) {
     if (source == training_name || source == validation_name) {
         return DemonstrationDocuments(source == validation_name, vocabulary);
     }

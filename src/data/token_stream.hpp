@@ -20,7 +20,7 @@ public:
     bool has_prompts() const;
     void read(Range range, std::span<std::int32_t> tokens) const;
     void read_labels(Range range, std::span<std::int32_t> labels) const;  // -100 inside prompts
-    std::string tokenizer_digest() const;  // empty where unknown
+    std::string tokenizer_digest() const;                                 // empty where unknown
 
 private:
     std::string name_;

@@ -16,11 +16,12 @@ constexpr Index short_context = 8192;  // a rank can hold this many tokens' hidd
 // Memory and plan for windows of one length.
 template <class Device>
 struct WindowMemory {
-    WindowMemory(Arena<Device>& arena, const LlamaConfig& config, const Tune& tune, const Layout& layout,
-                 Index rank)
+    WindowMemory(Arena<Device>& arena, const LlamaConfig& config, const Tune& tune,
+                 const Layout& layout, Index rank)
         : shape(layer_shape(config, tune, layout.shard_length(), false)),
           exchange(arena,
-                   {layout, {config.heads, config.kv_heads}, config.head_dim, config.layers, false}, rank),
+                   {layout, {config.heads, config.kv_heads}, config.head_dim, config.layers, false},
+                   rank),
           activations(arena, shape, ActivationPolicy::recompute_layer),
           scratch(arena, shape),
           tokens(arena.template vector<std::int32_t>(layout.shard_length())),
@@ -89,15 +90,16 @@ std::vector<Perplexity> PerplexityEvaluator<Device>::run(const Llama<Device>& mo
     const Index scored = agree([&] { return scored_labels(task, data); });
     std::vector<Perplexity> results;
     for (const Index context : task.contexts) {
-        results.push_back(
-            run_context(model, data, context, sliding_windows(context, task.stride, scored), stream));
+        results.push_back(run_context(model, data, context,
+                                      sliding_windows(context, task.stride, scored), stream));
     }
     return results;
 }
 
 template <class Device>
-Perplexity PerplexityEvaluator<Device>::run_context(const Llama<Device>& model, const TokenStream& data,
-                                                    Index context, const std::vector<Window>& windows,
+Perplexity PerplexityEvaluator<Device>::run_context(const Llama<Device>& model,
+                                                    const TokenStream& data, Index context,
+                                                    const std::vector<Window>& windows,
                                                     const Stream<Device>& stream) {
     const auto count = static_cast<Index>(windows.size());
     const Mesh<Device> mesh(static_cast<int>(ranks_per_window(context, count)));
@@ -118,14 +120,15 @@ Perplexity PerplexityEvaluator<Device>::run_context(const Llama<Device>& model, 
         data.read({first, first + shard.size()}, as_span(memory.tokens));
         data.read_labels({first + 1, first + 1 + shard.size()}, as_span(memory.labels));
         LayerRun<Device> run{stream, memory.scratch, {}, static_cast<float>(config_.rms_epsilon)};
-        model.forward_only(run, {memory.tokens, memory.labels}, memory.activations, memory.exchange);
+        model.forward_only(run, {memory.tokens, memory.labels}, memory.activations,
+                           memory.exchange);
         const Range rows{std::max(window.scored.begin, shard.begin) - shard.begin,
                          std::min(window.scored.end, shard.end) - shard.begin};
         if (!rows.empty()) {
-            const ShardInput<Device> part{memory.tokens.slice(rows), memory.labels.slice(rows)};
-            sums[0] += model.loss(run, part, memory.activations.last().rows(rows), 1, false);
+            const View<Device, const std::int32_t, 1> labels = memory.labels.slice(rows);
+            sums[0] += model.loss(run, {memory.activations.last().rows(rows), labels, 1, false});
             sums[1] += static_cast<double>(
-                std::count_if(part.labels.begin(), part.labels.end(), [](auto l) { return l >= 0; }));
+                std::count_if(labels.begin(), labels.end(), [](auto l) { return l >= 0; }));
         }
     }
     mesh.world().all_reduce_sum(View<Cpu, double, 1>(sums.data(), 2));

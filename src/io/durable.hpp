@@ -42,6 +42,7 @@ private:
 // Held by the one process that writes a run's log; freed by the system when the process dies.
 class FolderLock {
 public:
+    FolderLock() = default;
     explicit FolderLock(const std::string& folder);  // throws when another process holds it
     ~FolderLock();
     FolderLock(FolderLock&& other) noexcept;

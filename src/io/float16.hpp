@@ -1,7 +1,6 @@
 #pragma once
 
 #include <bit>
-#include <cmath>
 #include <cstdint>
 
 // The two 16-bit floating-point formats of model files, as their bits, to and from float.
@@ -26,13 +25,11 @@ constexpr std::uint16_t bf16_from_float(float value) {
 constexpr float float_from_f16(std::uint16_t bits) {
     const std::uint32_t sign = (bits & 0x8000U) << 16U;
     const std::uint32_t magnitude = bits & 0x7fffU;
-    if (magnitude >= 0x7c00U) {  // infinity and NaN
-        return std::bit_cast<float>(sign | 0x7f800000U | ((magnitude & 0x3ffU) << 13U));
-    }
     // As float bits the magnitude is too small by 2^112 (the biases differ by 127 - 15); the exact
-    // product mends it and gives subnormals too.
+    // product mends it and gives subnormals too. Infinity and NaN need all exponent bits besides.
     const float scaled = std::bit_cast<float>(magnitude << 13U) * 0x1p112F;
-    return std::bit_cast<float>(sign | std::bit_cast<std::uint32_t>(scaled));
+    const std::uint32_t special = magnitude >= 0x7c00U ? 0x7f800000U : 0U;  // no branch: vectorises
+    return std::bit_cast<float>(sign | special | std::bit_cast<std::uint32_t>(scaled));
 }
 
 constexpr std::uint16_t f16_from_float(float value) {

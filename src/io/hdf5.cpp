@@ -1,6 +1,8 @@
 #include "io/hdf5.hpp"
 
 #include <algorithm>
+#include <array>
+#include <cstdint>
 #include <exception>
 #include <string_view>
 
@@ -237,27 +239,38 @@ Index Hdf5Dataset::size() const {
 
 namespace {
 
-// The pair of selections and the property list of one transfer.
+// One transfer between a dataset and a contiguous array.
 struct Transfer {
     Hdf5Handle file_space;
     Hdf5Handle memory_space;
     Hdf5Handle properties;
+    std::size_t lead;  // elements of the memory space before the array's first
 };
 
+// HDF5 is fast where both selections have one shape, and else goes element by element. So an array
+// for a part of a matrix counts as whole rows of which only that part is selected.
 Transfer make_transfer(hid_t dataset, Range elements, Access access) {
-    const auto count = static_cast<hsize_t>(elements.size());
-    const hsize_t extent = std::max<hsize_t>(count, 1);
-    Transfer transfer{Hdf5Handle(H5Dget_space(dataset)),
-                      Hdf5Handle(H5Screate_simple(1, &extent, nullptr)),
-                      Hdf5Handle(H5Pcreate(H5P_DATASET_XFER))};
-    select_elements(transfer.file_space.id(), elements);
-    if (count == 0) {
-        H5Sselect_none(transfer.memory_space.id());
-    }
+    Hdf5Handle file_space(H5Dget_space(dataset));
+    const std::vector<hsize_t> shape = shape_of(file_space.id());
+    const Index columns = shape.size() == 2 && !elements.empty() ? static_cast<Index>(shape[1]) : 1;
+    const Index first = elements.begin / columns;
+    const auto rows = static_cast<hsize_t>((elements.end + columns - 1) / columns - first);
+    const std::array<hsize_t, 2> extent{std::max<hsize_t>(rows, 1), static_cast<hsize_t>(columns)};
+    Hdf5Handle memory_space(H5Screate_simple(shape.size() == 2 ? 2 : 1, extent.data(), nullptr));
+    select_elements(file_space.id(), elements);
+    const Index lead = first * columns;
+    select_elements(memory_space.id(), {elements.begin - lead, elements.end - lead});
+    Hdf5Handle properties(H5Pcreate(H5P_DATASET_XFER));
     if (access == Access::all_ranks) {
-        H5Pset_dxpl_mpio(transfer.properties.id(), H5FD_MPIO_COLLECTIVE);
+        H5Pset_dxpl_mpio(properties.id(), H5FD_MPIO_COLLECTIVE);
     }
-    return transfer;
+    return {std::move(file_space), std::move(memory_space), std::move(properties),
+            static_cast<std::size_t>(elements.begin - lead)};
+}
+
+// Where the memory space begins. HDF5 touches what is selected, which is the array.
+std::uintptr_t memory_begin(const void* data, std::size_t lead, hid_t type) {
+    return reinterpret_cast<std::uintptr_t>(data) - lead * H5Tget_size(type);
 }
 
 }  // namespace
@@ -275,9 +288,12 @@ void Hdf5Dataset::write_elements(Range elements, const void* data, std::size_t s
         return;
     }
     const Transfer transfer = make_transfer(handle_.id(), elements, access_);
-    hdf5_check(H5Dwrite(handle_.id(), hdf5_memory_type(type), transfer.memory_space.id(),
-                        transfer.file_space.id(), transfer.properties.id(), data),
-               "cannot write " + label_, ExitCode::failure);
+    const hid_t memory_type = hdf5_memory_type(type);
+    const auto begin = memory_begin(data, transfer.lead, memory_type);
+    hdf5_check(
+        H5Dwrite(handle_.id(), memory_type, transfer.memory_space.id(), transfer.file_space.id(),
+                 transfer.properties.id(), reinterpret_cast<const void*>(begin)),
+        "cannot write " + label_, ExitCode::failure);
 }
 
 void Hdf5Dataset::read_elements(Range elements, void* data, std::size_t size, Hdf5Type type) const {
@@ -287,9 +303,12 @@ void Hdf5Dataset::read_elements(Range elements, void* data, std::size_t size, Hd
         return;
     }
     const Transfer transfer = make_transfer(handle_.id(), elements, access_);
-    hdf5_check(H5Dread(handle_.id(), hdf5_memory_type(type), transfer.memory_space.id(),
-                       transfer.file_space.id(), transfer.properties.id(), data),
-               "cannot read " + label_, ExitCode::bad_input);
+    const hid_t memory_type = hdf5_memory_type(type);
+    const auto begin = memory_begin(data, transfer.lead, memory_type);
+    hdf5_check(
+        H5Dread(handle_.id(), memory_type, transfer.memory_space.id(), transfer.file_space.id(),
+                transfer.properties.id(), reinterpret_cast<void*>(begin)),
+        "cannot read " + label_, ExitCode::bad_input);
 }
 
 std::size_t Hdf5Dataset::text_size() const {

@@ -85,15 +85,14 @@ RopeScaling parse_scaling(const Json& json, const std::string& where) {
 // transformers 5 writes all of it into rope_parameters, 4 into rope_theta and rope_scaling.
 void parse_rope(const Json& json, const std::string& name, LlamaConfig& config) {
     config.rope_theta = json_number(json, "rope_theta", name, config.rope_theta);
-    for (const std::string key : {"rope_parameters", "rope_scaling"}) {
-        if (is_given(json, key)) {
-            const std::string where = name + ", " + key;
-            const Json& rope = object_at(json, key, name);
-            config.rope_theta = json_number(rope, "rope_theta", where, config.rope_theta);
-            config.rope = parse_scaling(rope, where);
-            return;
-        }
+    const std::string key = is_given(json, "rope_parameters") ? "rope_parameters" : "rope_scaling";
+    if (!is_given(json, key)) {
+        return;
     }
+    const std::string where = name + ", " + key;
+    const Json& rope = object_at(json, key, name);
+    config.rope_theta = json_number(rope, "rope_theta", where, config.rope_theta);
+    config.rope = parse_scaling(rope, where);
 }
 
 }  // namespace

@@ -350,6 +350,7 @@ void RunLog::close() {
     evaluations_.clear();
     events_.clear();
     file_.close();
+    lock_ = {};
 }
 
 }  // namespace longlora

@@ -34,16 +34,20 @@ std::uint64_t little_endian(std::span<const std::byte> bytes) {
     return value;
 }
 
-// A list of non-negative integers: a shape or a pair of offsets. `where` names file and tensor.
+Index non_negative(const Json& value, const std::string& where) {
+    require(value.is_number_unsigned() && value.get<std::uint64_t>() <= INT64_MAX,
+            where + " holds " + describe(value) + " where a number from 0 to 2^63 - 1 must stand");
+    return value.get<Index>();
+}
+
+// A shape or a pair of offsets. `where` names file and tensor.
 std::vector<Index> index_list(const Json& entry, const std::string& key, const std::string& where) {
     const auto found = entry.find(key);
     require(found != entry.end() && found->is_array(), where + " has no list \"" + key + "\"");
+    const std::string list = where + ": \"" + key + "\"";
     std::vector<Index> values;
     for (const auto& value : *found) {
-        require(value.is_number_unsigned() && value.get<std::uint64_t>() <= INT64_MAX,
-                where + ": \"" + key + "\" holds " + describe(value) +
-                    " where a number from 0 to 2^63 - 1 must stand");
-        values.push_back(value.get<Index>());
+        values.push_back(non_negative(value, list));
     }
     return values;
 }
@@ -87,6 +91,12 @@ StoredTensor parse_tensor(const Json& entry, std::span<const std::byte> data,
     return tensor;
 }
 
+std::string coverage_fault(const std::string& file, const std::string& tensor,
+                           const std::string& fault) {
+    return file + ": the bytes of tensor '" + tensor + "'" + fault +
+           "; the file is damaged, write it again";
+}
+
 // The format wants the data covered exactly: overlaps would alias weights, gaps mean a wrong header.
 void check_coverage(const std::map<std::string, StoredTensor>& tensors,
                     std::span<const std::byte> data, const std::string& file) {
@@ -97,10 +107,9 @@ void check_coverage(const std::map<std::string, StoredTensor>& tensors,
     std::ranges::sort(order);
     const std::byte* end = data.data();
     for (const auto& [begin, size, name] : order) {
-        require(begin == end, file + ": the bytes of tensor '" + name +
-                                  (begin < end ? "' overlap those of another"
-                                               : "' do not follow those of another directly") +
-                                  "; the file is damaged, write it again");
+        const std::string fault =
+            begin < end ? " overlap those of another" : " do not follow those of another directly";
+        require(begin == end, coverage_fault(file, name, fault));
         end = begin + size;
     }
     require(end == data.data() + data.size(),

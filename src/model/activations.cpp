@@ -5,8 +5,9 @@
 namespace longlora {
 namespace {
 
-constexpr Index mlp_rows = 1024;                  // working memory of the MLP does not scale with T
-constexpr Index logit_elements = Index{1} << 22;  // 16 MiB of logits: stays near the last-level cache
+constexpr Index mlp_rows = 1024;  // working memory of the MLP does not scale with T
+constexpr Index logit_elements = Index{1}
+                                 << 22;  // 16 MiB of logits: stays near the last-level cache
 
 template <class Device>
 LayerActivations<Device> allocate_layer(Arena<Device>& arena, const LayerShape& shape,
@@ -26,7 +27,8 @@ LayerActivations<Device> allocate_layer(Arena<Device>& arena, const LayerShape& 
 
 }  // namespace
 
-LayerShape layer_shape(const LlamaConfig& config, const Tune& tune, Index tokens, bool wants_gradients) {
+LayerShape layer_shape(const LlamaConfig& config, const Tune& tune, Index tokens,
+                       bool wants_gradients) {
     const Index head_rows = std::clamp<Index>(logit_elements / config.vocabulary, 32, 1024);
     return {config,
             tokens,
@@ -38,9 +40,12 @@ LayerShape layer_shape(const LlamaConfig& config, const Tune& tune, Index tokens
 }
 
 template <class Device>
-Activations<Device>::Activations(Arena<Device>& arena, const LayerShape& shape, ActivationPolicy policy)
+Activations<Device>::Activations(Arena<Device>& arena, const LayerShape& shape,
+                                 ActivationPolicy policy)
     : policy_(policy), last_(arena.template matrix<float>(shape.tokens, shape.config.width)) {
-    const auto residual = [&] { return arena.template matrix<float>(shape.tokens, shape.config.width); };
+    const auto residual = [&] {
+        return arena.template matrix<float>(shape.tokens, shape.config.width);
+    };
     if (!shape.wants_gradients) {
         layers_.assign(static_cast<std::size_t>(shape.config.layers),
                        allocate_layer(arena, shape, ActivationPolicy::recompute_layer, last_));
@@ -67,23 +72,30 @@ LayerActivations<Device> Activations<Device>::transient() const {
 template <class Device>
 Scratch<Device>::Scratch(Arena<Device>& arena, const LayerShape& shape)
     : normed(arena.template matrix<Element<Device>>(shape.tokens, shape.config.width)),
-      d_normed(arena.template matrix<float>(shape.wants_gradients ? shape.tokens : 0, shape.config.width)),
-      d_context(arena.template matrix<float>(shape.wants_gradients ? shape.tokens : 0, shape.q_width())),
-      d_qkv(arena.template matrix<float>(shape.wants_gradients ? shape.tokens : 0, shape.qkv_width())),
-      delta(arena.template matrix<float>(shape.config.heads, shape.wants_gradients ? shape.tokens : 0)),
+      d_normed(arena.template matrix<float>(shape.wants_gradients ? shape.tokens : 0,
+                                            shape.config.width)),
+      d_context(
+          arena.template matrix<float>(shape.wants_gradients ? shape.tokens : 0, shape.q_width())),
+      d_qkv(arena.template matrix<float>(shape.wants_gradients ? shape.tokens : 0,
+                                         shape.qkv_width())),
+      delta(arena.template matrix<float>(shape.config.heads,
+                                         shape.wants_gradients ? shape.tokens : 0)),
       gate(arena.template matrix<Element<Device>>(shape.mlp_tile, shape.config.mlp_width)),
       up(arena.template matrix<Element<Device>>(shape.mlp_tile, shape.config.mlp_width)),
       product(arena.template matrix<Element<Device>>(shape.mlp_tile, shape.config.mlp_width)),
       d_product(arena.template matrix<float>(shape.wants_gradients ? shape.mlp_tile : 0,
                                              shape.config.mlp_width)),
-      d_x(arena.template matrix<float>(shape.wants_gradients ? shape.tokens : 0, shape.config.width)),
+      d_x(arena.template matrix<float>(shape.wants_gradients ? shape.tokens : 0,
+                                       shape.config.width)),
       logits(arena.template matrix<float>(shape.head_tile, shape.config.vocabulary)),
       losses(arena.template vector<float>(shape.head_tile)),
       final_rstd(arena.template vector<float>(shape.head_tile)),
       cosine(arena.template matrix<float>(shape.tokens, shape.config.head_dim / 2)),
       sine(arena.template matrix<float>(shape.tokens, shape.config.head_dim / 2)),
       linear(arena, std::max(shape.tokens, shape.mlp_tile), shape.lora_rank,
-             shape.has_dropout ? std::max({shape.config.width, shape.q_width(), shape.config.mlp_width}) : 0) {}
+             shape.has_dropout
+                 ? std::max({shape.config.width, shape.q_width(), shape.config.mlp_width})
+                 : 0) {}
 
 LONGLORA_INSTANTIATE(Activations);
 template struct Scratch<Cpu>;

@@ -16,8 +16,9 @@ enum class ActivationPolicy { keep, recompute_mlp, recompute_layer };
 // What a layer's backward needs. Rows are the tokens of the shard.
 template <class Device>
 struct LayerActivations {
-    View<Device, float, 2> x;                  // (T, E) residual stream into the layer
-    View<Device, float, 2> x_mid;              // (T, E) after attention; may be the memory of x where nothing is kept
+    View<Device, float, 2> x;  // (T, E) residual stream into the layer
+    View<Device, float, 2>
+        x_mid;  // (T, E) after attention; may be the memory of x where nothing is kept
     View<Device, float, 1> rstd_attention;     // (T)
     View<Device, float, 1> rstd_mlp;           // (T)
     View<Device, Element<Device>, 2> qkv;      // (T, (H + 2 Hkv) D) after RoPE
@@ -30,10 +31,10 @@ struct LayerActivations {
 // Sizes of one layer's work on one shard.
 struct LayerShape {
     LlamaConfig config;
-    Index tokens;         // T
-    Index mlp_tile;       // tokens that the MLP handles at a time
-    Index head_tile;      // tokens whose logits exist at a time
-    Index lora_rank;      // 0 without LoRA
+    Index tokens;     // T
+    Index mlp_tile;   // tokens that the MLP handles at a time
+    Index head_tile;  // tokens whose logits exist at a time
+    Index lora_rank;  // 0 without LoRA
     bool has_dropout;
     bool wants_gradients;
 
@@ -42,7 +43,8 @@ struct LayerShape {
     Index qkv_width() const { return q_width() + 2 * kv_width(); }
 };
 
-LayerShape layer_shape(const LlamaConfig& config, const Tune& tune, Index tokens, bool wants_gradients);
+LayerShape layer_shape(const LlamaConfig& config, const Tune& tune, Index tokens,
+                       bool wants_gradients);
 
 // Kept activations of all layers, allocated once.
 template <class Device>
@@ -51,10 +53,14 @@ public:
     Activations(Arena<Device>& arena, const LayerShape& shape, ActivationPolicy policy);
 
     ActivationPolicy policy() const { return policy_; }
-    const LayerActivations<Device>& layer(Index l) const { return layers_[static_cast<std::size_t>(l)]; }
+    const LayerActivations<Device>& layer(Index l) const {
+        return layers_[static_cast<std::size_t>(l)];
+    }
     // For a forward that keeps nothing: one layer's memory, the residual stream updated in place.
     LayerActivations<Device> transient() const;
-    View<Device, float, 2> last() const { return last_; }  // (T, E) residual stream after the last layer
+    View<Device, float, 2> last() const {
+        return last_;
+    }  // (T, E) residual stream after the last layer
 
 private:
     ActivationPolicy policy_;
@@ -67,21 +73,21 @@ template <class Device>
 struct Scratch {
     Scratch(Arena<Device>& arena, const LayerShape& shape);
 
-    View<Device, Element<Device>, 2> normed;  // (T, E)   h
-    View<Device, float, 2> d_normed;          // (T, E)
-    View<Device, float, 2> d_context;         // (T, H D)
-    View<Device, float, 2> d_qkv;             // (T, (H + 2 Hkv) D)
-    View<Device, float, 2> delta;             // (H, T)
-    View<Device, Element<Device>, 2> gate;    // (mlp_tile, F)
-    View<Device, Element<Device>, 2> up;      // (mlp_tile, F)
-    View<Device, Element<Device>, 2> product; // (mlp_tile, F)  a = g sig(g) u
-    View<Device, float, 2> d_product;         // (mlp_tile, F)
-    View<Device, float, 2> d_x;               // (T, E) gradient of the residual stream
-    View<Device, float, 2> logits;            // (head_tile, V)
-    View<Device, float, 1> losses;            // (head_tile)
-    View<Device, float, 1> final_rstd;        // (head_tile)
-    View<Device, float, 2> cosine;            // (T, D/2)
-    View<Device, float, 2> sine;              // (T, D/2)
+    View<Device, Element<Device>, 2> normed;   // (T, E)   h
+    View<Device, float, 2> d_normed;           // (T, E)
+    View<Device, float, 2> d_context;          // (T, H D)
+    View<Device, float, 2> d_qkv;              // (T, (H + 2 Hkv) D)
+    View<Device, float, 2> delta;              // (H, T)
+    View<Device, Element<Device>, 2> gate;     // (mlp_tile, F)
+    View<Device, Element<Device>, 2> up;       // (mlp_tile, F)
+    View<Device, Element<Device>, 2> product;  // (mlp_tile, F)  a = g sig(g) u
+    View<Device, float, 2> d_product;          // (mlp_tile, F)
+    View<Device, float, 2> d_x;                // (T, E) gradient of the residual stream
+    View<Device, float, 2> logits;             // (head_tile, V)
+    View<Device, float, 1> losses;             // (head_tile)
+    View<Device, float, 1> final_rstd;         // (head_tile)
+    View<Device, float, 2> cosine;             // (T, D/2)
+    View<Device, float, 2> sine;               // (T, D/2)
     LinearScratch<Device> linear;
 };
 

@@ -1,9 +1,9 @@
+#include <algorithm>
+
 #include "kernels/elementwise.hpp"
 #include "kernels/rms_norm.hpp"
 #include "kernels/rope.hpp"
 #include "model/block.hpp"
-
-#include <algorithm>
 
 namespace longlora {
 
@@ -46,7 +46,8 @@ void AttentionLayer<Device>::project(LayerRun<Device>& run, const LayerWeights<D
                                      const LayerActivations<Device>& act, bool wants_q) const {
     auto& scratch = run.scratch;
     const auto& h = scratch.normed;
-    const auto linear = [&](const LoraLinear<Device>& layer, View<Device, const Element<Device>, 2> weight,
+    const auto linear = [&](const LoraLinear<Device>& layer,
+                            View<Device, const Element<Device>, 2> weight,
                             View<Device, float, 2> y) {
         layer.forward(run.stream, {.x = h, .weight = weight, .y = y}, run.dropout, scratch.linear);
     };
@@ -67,10 +68,12 @@ void AttentionLayer<Device>::project(LayerRun<Device>& run, const LayerWeights<D
 template <class Device>
 template <class WaitBlock>
 void AttentionLayer<Device>::attend(LayerRun<Device>& run, const LayerActivations<Device>& act,
-                                    ContextExchange<Device>& exchange, const WaitBlock& wait_block) const {
+                                    ContextExchange<Device>& exchange,
+                                    const WaitBlock& wait_block) const {
     const View<Device, const Element<Device>, 2> qkv = act.qkv;
     attention_reset(run.stream, {.out = act.context, .lse = act.lse});
-    const auto attend_block = [&](const KeyValueBlock<Device>& block, std::span<const AttentionItem> items) {
+    const auto attend_block = [&](const KeyValueBlock<Device>& block,
+                                  std::span<const AttentionItem> items) {
         attention_forward(run.stream, {.q = q_of(qkv),
                                        .block = block,
                                        .items = items,
@@ -119,12 +122,13 @@ void AttentionLayer<Device>::project_out(LayerRun<Device>& run, const LayerWeigh
     if (act.x_mid.data() != act.x.data()) {
         copy(run.stream, {.x = act.x, .out = act.x_mid});
     }
-    o_.forward(run.stream, {.x = act.context, .weight = weights.o, .y = act.x_mid, .beta = 1}, run.dropout,
-               run.scratch.linear);
+    o_.forward(run.stream, {.x = act.context, .weight = weights.o, .y = act.x_mid, .beta = 1},
+               run.dropout, run.scratch.linear);
 }
 
 template <class Device>
-void AttentionLayer<Device>::forward_keys_values(LayerRun<Device>& run, const LayerWeights<Device>& weights,
+void AttentionLayer<Device>::forward_keys_values(LayerRun<Device>& run,
+                                                 const LayerWeights<Device>& weights,
                                                  const LayerActivations<Device>& act,
                                                  ContextExchange<Device>& exchange) const {
     project(run, weights, act, false);
@@ -134,27 +138,30 @@ void AttentionLayer<Device>::forward_keys_values(LayerRun<Device>& run, const La
 
 // delta = rowsum(d_context * context); dQ, dK, dV block by block, left context first: it travels.
 template <class Device>
-void AttentionLayer<Device>::attend_backward(LayerRun<Device>& run, const LayerActivations<Device>& act,
+void AttentionLayer<Device>::attend_backward(LayerRun<Device>& run,
+                                             const LayerActivations<Device>& act,
                                              ContextExchange<Device>& exchange) const {
     auto& scratch = run.scratch;
     const View<Device, const Element<Device>, 2> qkv = act.qkv;
     const auto d_k = k_of(scratch.d_qkv);
     const auto d_v = v_of(scratch.d_qkv);
-    const auto attend_block = [&](const KeyValueBlock<Device>& block, std::span<const AttentionItem> items,
-                                  View<Device, float, 2> block_d_k, View<Device, float, 2> block_d_v) {
-        attention_backward(run.stream, {.q = q_of(qkv),
-                                        .block = block,
-                                        .items = items,
-                                        .head_dim = config_.head_dim,
-                                        .queries_per_kv = config_.heads / config_.kv_heads,
-                                        .d_out = scratch.d_context,
-                                        .lse = act.lse,
-                                        .delta = scratch.delta,
-                                        .d_q = q_of(scratch.d_qkv),
-                                        .d_k = block_d_k,
-                                        .d_v = block_d_v});
-    };
-    attention_delta(run.stream, {.d_out = scratch.d_context, .out = act.context, .delta = scratch.delta});
+    const auto attend_block =
+        [&](const KeyValueBlock<Device>& block, std::span<const AttentionItem> items,
+            View<Device, float, 2> block_d_k, View<Device, float, 2> block_d_v) {
+            attention_backward(run.stream, {.q = q_of(qkv),
+                                            .block = block,
+                                            .items = items,
+                                            .head_dim = config_.head_dim,
+                                            .queries_per_kv = config_.heads / config_.kv_heads,
+                                            .d_out = scratch.d_context,
+                                            .lse = act.lse,
+                                            .delta = scratch.delta,
+                                            .d_q = q_of(scratch.d_qkv),
+                                            .d_k = block_d_k,
+                                            .d_v = block_d_v});
+        };
+    attention_delta(run.stream,
+                    {.d_out = scratch.d_context, .out = act.context, .delta = scratch.delta});
     std::fill_n(scratch.d_qkv.data(), scratch.d_qkv.flat().size(), 0.0F);
     exchange.begin_backward(run.stream, layer_, d_k, d_v);
     const auto& blocks = exchange.plan().blocks;
@@ -170,17 +177,25 @@ void AttentionLayer<Device>::attend_backward(LayerRun<Device>& run, const LayerA
 
 // d_h = q_proj' dq + k_proj' dk + v_proj' dv, with dq and the completed dk turned back first
 template <class Device>
-void AttentionLayer<Device>::project_backward(LayerRun<Device>& run, const LayerWeights<Device>& weights,
+void AttentionLayer<Device>::project_backward(LayerRun<Device>& run,
+                                              const LayerWeights<Device>& weights,
                                               const LayerActivations<Device>& act) const {
     auto& scratch = run.scratch;
     const auto d_q = q_of(scratch.d_qkv);
     const auto d_k = k_of(scratch.d_qkv);
-    rope(run.stream, {.x = d_q, .cosine = scratch.cosine, .sine = scratch.sine, .is_inverse = true});
-    rope(run.stream, {.x = d_k, .cosine = scratch.cosine, .sine = scratch.sine, .is_inverse = true});
-    const auto linear = [&](const LoraLinear<Device>& layer, View<Device, const Element<Device>, 2> weight,
+    rope(run.stream,
+         {.x = d_q, .cosine = scratch.cosine, .sine = scratch.sine, .is_inverse = true});
+    rope(run.stream,
+         {.x = d_k, .cosine = scratch.cosine, .sine = scratch.sine, .is_inverse = true});
+    const auto linear = [&](const LoraLinear<Device>& layer,
+                            View<Device, const Element<Device>, 2> weight,
                             View<Device, float, 2> d_y, float beta) {
         layer.backward(run.stream,
-                       {.d_y = d_y, .x = scratch.normed, .weight = weight, .d_x = scratch.d_normed, .beta = beta},
+                       {.d_y = d_y,
+                        .x = scratch.normed,
+                        .weight = weight,
+                        .d_x = scratch.d_normed,
+                        .beta = beta},
                        run.dropout, scratch.linear);
     };
     rms_norm_forward(run.stream, {.x = act.x,
@@ -204,7 +219,10 @@ void AttentionLayer<Device>::backward(LayerRun<Device>& run, const LayerWeights<
                                       const LayerActivations<Device>& act,
                                       ContextExchange<Device>& exchange) const {
     o_.backward(run.stream,
-                {.d_y = run.scratch.d_x, .x = act.context, .weight = weights.o, .d_x = run.scratch.d_context},
+                {.d_y = run.scratch.d_x,
+                 .x = act.context,
+                 .weight = weights.o,
+                 .d_x = run.scratch.d_context},
                 run.dropout, run.scratch.linear);
     attend_backward(run, act, exchange);
     project_backward(run, weights, act);

@@ -22,7 +22,8 @@ std::uint64_t text_key(const std::string& text) {
 
 BaseWeights::BaseWeights(ModelFiles files) : config_(files.config()), files_(std::move(files)) {}
 
-BaseWeights::BaseWeights(const LlamaConfig& config, std::uint64_t seed) : config_(config), seed_(seed) {
+BaseWeights::BaseWeights(const LlamaConfig& config, std::uint64_t seed)
+    : config_(config), seed_(seed) {
     check_llama_config(config, "model.* options");
 }
 
@@ -49,7 +50,8 @@ std::uint64_t BaseWeights::fingerprint() const {
     }
     std::uint64_t digest = mix_bits(seed_);
     for (const TensorShape& tensor : llama_tensors(config_)) {
-        digest = mix_bits(digest ^ text_key(tensor.name) ^ mix_bits(static_cast<std::uint64_t>(tensor.size())));
+        digest = mix_bits(digest ^ text_key(tensor.name) ^
+                          mix_bits(static_cast<std::uint64_t>(tensor.size())));
     }
     return digest;
 }

@@ -24,13 +24,15 @@ View<Device, float, 1> norm_gradient(Parameters<Device>& parameters, const std::
 template <class Device>
 class AttentionLayer {
 public:
-    AttentionLayer(const LlamaConfig& config, const Tune& tune, Parameters<Device>& parameters, Index layer);
+    AttentionLayer(const LlamaConfig& config, const Tune& tune, Parameters<Device>& parameters,
+                   Index layer);
 
     void forward(LayerRun<Device>& run, const LayerWeights<Device>& weights,
                  const LayerActivations<Device>& act, ContextExchange<Device>& exchange) const;
     // K and V alone: all that a first pass needs of the last layer.
     void forward_keys_values(LayerRun<Device>& run, const LayerWeights<Device>& weights,
-                             const LayerActivations<Device>& act, ContextExchange<Device>& exchange) const;
+                             const LayerActivations<Device>& act,
+                             ContextExchange<Device>& exchange) const;
     // Forward again from x, with the left context that was received the first time.
     void recompute(LayerRun<Device>& run, const LayerWeights<Device>& weights,
                    const LayerActivations<Device>& act, ContextExchange<Device>& exchange) const;
@@ -68,7 +70,8 @@ private:
 template <class Device>
 class MlpLayer {
 public:
-    MlpLayer(const LlamaConfig& config, const Tune& tune, Parameters<Device>& parameters, Index layer);
+    MlpLayer(const LlamaConfig& config, const Tune& tune, Parameters<Device>& parameters,
+             Index layer);
 
     void forward(LayerRun<Device>& run, const LayerWeights<Device>& weights,
                  const LayerActivations<Device>& act, View<Device, float, 2> x_out) const;

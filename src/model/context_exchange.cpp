@@ -15,10 +15,11 @@ Index padded(Index elements) { return (elements + 15) / 16 * 16; }
 }  // namespace
 
 template <class Device>
-ContextExchange<Device>::ContextExchange(Arena<Device>& arena, const Shape& shape, Index rank)
+ContextExchange<Device>::ContextExchange(Arena<Device>& arena, const ContextShape& shape,
+                                         Index rank)
     : shape_(shape),
       keeps_received_(shape.wants_gradients),
-      kept_(arena, shape.layout, shape.heads, shape.head_dim, shape.layers, rank, shape.wants_gradients),
+      kept_(arena, shape, rank),
       received_(nullptr, 0, 0),
       staged_(nullptr, 0),
       gradients_out_(nullptr, 0),
@@ -53,8 +54,8 @@ typename ContextExchange<Device>::ChunkPlan ContextExchange<Device>::plan_chunk(
     for (const ContextBlock& block : result.plan.blocks) {
         const Index owner = layout.rank_of(block.owner);
         const bool is_local = owner == rank;
-        result.incoming.push_back(
-            {block, static_cast<int>(owner), is_local ? kept_.find(block) : none, is_local ? 0 : offset});
+        result.incoming.push_back({block, static_cast<int>(owner),
+                                   is_local ? kept_.find(block) : none, is_local ? 0 : offset});
         offset += is_local ? 0 : padded(block.elements(shape_.head_dim));
     }
     offset = 0;
@@ -66,7 +67,8 @@ typename ContextExchange<Device>::ChunkPlan ContextExchange<Device>::plan_chunk(
                 continue;
             }
             const Index kept = layout.chunk_of(block.owner) < chunk ? kept_.find(block) : none;
-            result.outgoing.push_back({block, static_cast<int>(peer), kept, static_cast<int>(i), offset});
+            result.outgoing.push_back(
+                {block, static_cast<int>(peer), kept, static_cast<int>(i), offset});
             offset += padded(block.elements(shape_.head_dim));
         }
     }
@@ -111,8 +113,8 @@ void ContextExchange<Device>::begin_forward(const Stream<Device>& stream, Index 
     const auto& incoming = chunks_[chunk_].incoming;
     for (std::size_t i = 0; i < incoming.size(); ++i) {
         const Incoming& in = incoming[i];
-        receives_.push_back(in.kept == none ? sequence_->receive(received(layer, in).flat(), in.peer,
-                                                                 static_cast<int>(i))
+        receives_.push_back(in.kept == none ? sequence_->receive(received(layer, in).flat(),
+                                                                 in.peer, static_cast<int>(i))
                                             : Request());
     }
     if (pass_ == Pass::keep) {
@@ -123,8 +125,8 @@ void ContextExchange<Device>::begin_forward(const Stream<Device>& stream, Index 
 
 template <class Device>
 void ContextExchange<Device>::keep_only(const Stream<Device>& stream, Index layer,
-                                       View<Device, const Element<Device>, 2> k,
-                                       View<Device, const Element<Device>, 2> v) {
+                                        View<Device, const Element<Device>, 2> k,
+                                        View<Device, const Element<Device>, 2> v) {
     for (const KeptBlock& block : kept_.blocks()) {
         if (block.owner == chunks_[chunk_].shard) {
             const auto kept = kept_.keys_values(layer, block);
@@ -178,9 +180,10 @@ KeyValueBlock<Device> ContextExchange<Device>::wait_block(Index layer, Index ind
 template <class Device>
 KeyValueBlock<Device> ContextExchange<Device>::block(Index layer, Index index) const {
     const Incoming& in = chunks_[chunk_].incoming[static_cast<std::size_t>(index)];
-    const auto pair = in.kept == none
-                          ? received(layer, in)
-                          : kept_.keys_values(layer, kept_.blocks()[static_cast<std::size_t>(in.kept)]);
+    const auto pair =
+        in.kept == none
+            ? received(layer, in)
+            : kept_.keys_values(layer, kept_.blocks()[static_cast<std::size_t>(in.kept)]);
     return {pair.k, pair.v, in.block.kv_heads.begin};
 }
 
@@ -195,7 +198,8 @@ void ContextExchange<Device>::end_forward() {
 
 template <class Device>
 void ContextExchange<Device>::begin_backward(const Stream<Device>& stream, Index layer,
-                                             View<Device, float, 2> d_k, View<Device, float, 2> d_v) {
+                                             View<Device, float, 2> d_k,
+                                             View<Device, float, 2> d_v) {
     receives_.clear();
     for (const Outgoing& out : chunks_[chunk_].outgoing) {
         const View<Device, float, 1> message(gradients_in_.data() + out.offset,
@@ -214,7 +218,8 @@ void ContextExchange<Device>::begin_backward(const Stream<Device>& stream, Index
 
 template <class Device>
 void ContextExchange<Device>::add_kept_gradients(const Stream<Device>& stream, Index layer,
-                                                 View<Device, float, 2> d_k, View<Device, float, 2> d_v) {
+                                                 View<Device, float, 2> d_k,
+                                                 View<Device, float, 2> d_v) {
     for (const KeptBlock& block : kept_.blocks()) {
         if (block.owner == chunks_[chunk_].shard) {
             const auto collected = kept_.gradients(layer, block);
@@ -225,14 +230,15 @@ void ContextExchange<Device>::add_kept_gradients(const Stream<Device>& stream, I
 }
 
 template <class Device>
-KeyValuePair<Device, float> ContextExchange<Device>::gradient_block(const Stream<Device>&, Index layer,
-                                                                    Index index) {
+KeyValuePair<Device, float> ContextExchange<Device>::gradient_block(const Stream<Device>&,
+                                                                    Index layer, Index index) {
     const Incoming& in = chunks_[chunk_].incoming[static_cast<std::size_t>(index)];
     if (in.kept != none) {
         return kept_.gradients(layer, kept_.blocks()[static_cast<std::size_t>(in.kept)]);
     }
-    const auto pair = KeyValuePair<Device, float>::at(gradients_out_.data() + in.offset, in.block.rows(),
-                                                      in.block.kv_heads.size() * shape_.head_dim);
+    const auto pair =
+        KeyValuePair<Device, float>::at(gradients_out_.data() + in.offset, in.block.rows(),
+                                        in.block.kv_heads.size() * shape_.head_dim);
     const auto values = pair.flat();
     std::fill(values.begin(), values.end(), 0.0F);
     return pair;
@@ -260,12 +266,14 @@ void ContextExchange<Device>::end_backward(const Stream<Device>& stream, Index l
             receives_[i].wait();
         }
         const Outgoing& out = outgoing[i];
-        const auto arrived = KeyValuePair<Device, float>::at(
-            gradients_in_.data() + out.offset, out.block.rows(), out.block.kv_heads.size() * shape_.head_dim);
+        const auto arrived =
+            KeyValuePair<Device, float>::at(gradients_in_.data() + out.offset, out.block.rows(),
+                                            out.block.kv_heads.size() * shape_.head_dim);
         auto into_k = d_k;
         auto into_v = d_v;
         if (out.kept != none) {
-            const auto kept = kept_.gradients(layer, kept_.blocks()[static_cast<std::size_t>(out.kept)]);
+            const auto kept =
+                kept_.gradients(layer, kept_.blocks()[static_cast<std::size_t>(out.kept)]);
             into_k = kept.k;
             into_v = kept.v;
         } else {

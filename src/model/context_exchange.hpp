@@ -22,14 +22,7 @@ enum class Pass {
 template <class Device>
 class ContextExchange {
 public:
-    struct Shape {
-        Layout layout;
-        Heads heads;
-        Index head_dim;
-        Index layers;           // of the model
-        bool wants_gradients;   // training: halos stay until backward
-    };
-    ContextExchange(Arena<Device>& arena, const Shape& shape, Index rank);
+    ContextExchange(Arena<Device>& arena, const ContextShape& shape, Index rank);
 
     // The communicator is only needed where messages travel, so that a planner can measure without.
     void connect(const Communicator<Device>& sequence, PhaseTimer& timer);
@@ -39,12 +32,14 @@ public:
     Range tokens() const { return shape_.layout.tokens(chunks_[chunk_].shard); }
 
     // Forward: post messages, attend what is local, then block by block.
-    void begin_forward(const Stream<Device>& stream, Index layer, View<Device, const Element<Device>, 2> k,
+    void begin_forward(const Stream<Device>& stream, Index layer,
+                       View<Device, const Element<Device>, 2> k,
                        View<Device, const Element<Device>, 2> v);
     KeyValueBlock<Device> wait_block(Index layer, Index block);
     void end_forward();
     // For the last layer of a first pass: only what later chunks need is kept, nothing is sent.
-    void keep_only(const Stream<Device>& stream, Index layer, View<Device, const Element<Device>, 2> k,
+    void keep_only(const Stream<Device>& stream, Index layer,
+                   View<Device, const Element<Device>, 2> k,
                    View<Device, const Element<Device>, 2> v);
 
     // Backward: the received K/V are still here. Fills d_k, d_v (zero before) with what others
@@ -52,7 +47,8 @@ public:
     KeyValueBlock<Device> block(Index layer, Index block) const;
     void begin_backward(const Stream<Device>& stream, Index layer, View<Device, float, 2> d_k,
                         View<Device, float, 2> d_v);
-    KeyValuePair<Device, float> gradient_block(const Stream<Device>& stream, Index layer, Index block);
+    KeyValuePair<Device, float> gradient_block(const Stream<Device>& stream, Index layer,
+                                               Index block);
     void send_gradient(Index block);
     void end_backward(const Stream<Device>& stream, Index layer, View<Device, float, 2> d_k,
                       View<Device, float, 2> d_v);
@@ -63,7 +59,9 @@ public:
     void reset_sent_bytes() { sent_bytes_ = 0; }
 
     // Tests: called at "send", "own attention done", "block arrived".
-    void set_observer(std::function<void(std::string_view)> observer) { observer_ = std::move(observer); }
+    void set_observer(std::function<void(std::string_view)> observer) {
+        observer_ = std::move(observer);
+    }
     void notify(std::string_view event) const {
         if (observer_) {
             observer_(event);
@@ -97,15 +95,18 @@ private:
 
     ChunkPlan plan_chunk(Index chunk, Index rank) const;
     KeyValuePair<Device, Element<Device>> received(Index layer, const Incoming& in) const;
-    Index receive_row(Index layer) const { return keeps_received_ && pass_ == Pass::compute ? layer : 0; }
-    void start_sends(const Stream<Device>& stream, Index layer, View<Device, const Element<Device>, 2> k,
+    Index receive_row(Index layer) const {
+        return keeps_received_ && pass_ == Pass::compute ? layer : 0;
+    }
+    void start_sends(const Stream<Device>& stream, Index layer,
+                     View<Device, const Element<Device>, 2> k,
                      View<Device, const Element<Device>, 2> v);
     void add_kept_gradients(const Stream<Device>& stream, Index layer, View<Device, float, 2> d_k,
                             View<Device, float, 2> d_v);
     template <class T>
     View<Device, T, 2> part(View<Device, T, 2> whole, Range tokens, Range heads) const;
 
-    Shape shape_;
+    ContextShape shape_;
     bool keeps_received_;
     KeptContext<Device> kept_;
     std::vector<ChunkPlan> chunks_;

@@ -7,13 +7,13 @@
 namespace longlora {
 
 template <class Device>
-KeptContext<Device>::KeptContext(Arena<Device>& arena, const Layout& layout, const Heads& heads,
-                                 Index head_dim, Index layers, Index rank, bool wants_gradients)
-    : head_dim_(head_dim), keys_values_(nullptr, 0, 0), gradients_(nullptr, 0, 0) {
-    collect(layout, heads, rank);
-    place(layout);
-    keys_values_ = arena.template matrix<Element<Device>>(layers, layer_elements_);
-    gradients_ = arena.template matrix<float>(wants_gradients ? layers * slots_ : 0, slot_elements_);
+KeptContext<Device>::KeptContext(Arena<Device>& arena, const ContextShape& shape, Index rank)
+    : head_dim_(shape.head_dim), keys_values_(nullptr, 0, 0), gradients_(nullptr, 0, 0) {
+    collect(shape.layout, shape.heads, rank);
+    place(shape.layout);
+    keys_values_ = arena.template matrix<Element<Device>>(shape.layers, layer_elements_);
+    gradients_ = arena.template matrix<float>(shape.wants_gradients ? shape.layers * slots_ : 0,
+                                              slot_elements_);
 }
 
 template <class Device>
@@ -25,7 +25,8 @@ void KeptContext<Device>::collect(const Layout& layout, const Heads& heads, Inde
                 continue;
             }
             const auto same = std::find_if(blocks_.begin(), blocks_.end(), [&](const KeptBlock& b) {
-                return b.owner == block.owner && b.tokens == block.tokens && b.kv_heads == block.kv_heads;
+                return b.owner == block.owner && b.tokens == block.tokens &&
+                       b.kv_heads == block.kv_heads;
             });
             if (same == blocks_.end()) {
                 blocks_.push_back({block.owner, block.kv_heads, block.tokens, chunk, 0, 0});
@@ -47,9 +48,11 @@ void KeptContext<Device>::place(const Layout& layout) {
         slot_elements_ = std::max(slot_elements_, (block.elements(head_dim_) + 15) / 16 * 16);
         by_consumer.push_back(&block);
     }
-    std::stable_sort(by_consumer.begin(), by_consumer.end(), [](const KeptBlock* a, const KeptBlock* b) {
-        return a->last_consumer > b->last_consumer;  // the backward pass runs from the last chunk
-    });
+    std::stable_sort(by_consumer.begin(), by_consumer.end(),
+                     [](const KeptBlock* a, const KeptBlock* b) {
+                         return a->last_consumer >
+                                b->last_consumer;  // the backward pass runs from the last chunk
+                     });
     std::vector<Index> busy_until;  // owner's chunk of the block in each slot
     for (KeptBlock* block : by_consumer) {
         const auto is_free = [&](Index owner_chunk) { return owner_chunk >= block->last_consumer; };
@@ -74,14 +77,16 @@ Index KeptContext<Device>::find(const ContextBlock& block) const {
 }
 
 template <class Device>
-KeyValuePair<Device, Element<Device>> KeptContext<Device>::keys_values(Index layer,
-                                                                       const KeptBlock& block) const {
+KeyValuePair<Device, Element<Device>> KeptContext<Device>::keys_values(
+    Index layer, const KeptBlock& block) const {
     return KeyValuePair<Device, Element<Device>>::at(keys_values_.row(layer) + block.offset,
-                                                     block.tokens.size(), block.kv_heads.size() * head_dim_);
+                                                     block.tokens.size(),
+                                                     block.kv_heads.size() * head_dim_);
 }
 
 template <class Device>
-KeyValuePair<Device, float> KeptContext<Device>::gradients(Index layer, const KeptBlock& block) const {
+KeyValuePair<Device, float> KeptContext<Device>::gradients(Index layer,
+                                                           const KeptBlock& block) const {
     return KeyValuePair<Device, float>::at(gradients_.row(layer * slots_ + block.gradient_slot),
                                            block.tokens.size(), block.kv_heads.size() * head_dim_);
 }

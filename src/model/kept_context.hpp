@@ -33,13 +33,20 @@ struct KeyValuePair {
     View<Device, T, 1> flat() const { return {k.data(), 2 * k.rows() * k.columns()}; }
 };
 
+// What left context is a function of.
+struct ContextShape {
+    Layout layout;
+    Heads heads;
+    Index head_dim;
+    Index layers;          // of the model
+    bool wants_gradients;  // training: dK/dV are collected, and halos stay until backward
+};
+
 // The kept K/V of all layers and chunks of one row, and dK/dV of those that are being collected.
 template <class Device>
 class KeptContext {
 public:
-    // wants_gradients: whether dK/dV are collected (training).
-    KeptContext(Arena<Device>& arena, const Layout& layout, const Heads& heads, Index head_dim,
-                Index layers, Index rank, bool wants_gradients);
+    KeptContext(Arena<Device>& arena, const ContextShape& shape, Index rank);
 
     const std::vector<KeptBlock>& blocks() const { return blocks_; }
     // The place in blocks() of what `block` asks for.

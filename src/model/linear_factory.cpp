@@ -32,6 +32,7 @@ LoraLinear<Device> make_linear(const Tune& tune, Parameters<Device>& parameters,
 }
 
 template View<Cpu, float, 1> norm_gradient(Parameters<Cpu>&, const std::string&);
-template LoraLinear<Cpu> make_linear(const Tune&, Parameters<Cpu>&, Index, const std::string&, Index);
+template LoraLinear<Cpu> make_linear(const Tune&, Parameters<Cpu>&, Index, const std::string&,
+                                     Index);
 
 }  // namespace longlora

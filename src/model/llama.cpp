@@ -50,7 +50,8 @@ void Llama<Device>::forward_layer(LayerRun<Device>& run, const LayerActivations<
 
 template <class Device>
 void Llama<Device>::forward_keep(LayerRun<Device>& run, const ShardInput<Device>& input,
-                                 const Activations<Device>& act, ContextExchange<Device>& exchange) const {
+                                 const Activations<Device>& act,
+                                 ContextExchange<Device>& exchange) const {
     const auto layer = act.transient();
     embedding_forward(run.stream,
                       {.tokens = input.tokens, .table = store_.ends().embedding, .x = layer.x});
@@ -59,15 +60,18 @@ void Llama<Device>::forward_keep(LayerRun<Device>& run, const ShardInput<Device>
     }
     const Index last = config_.layers - 1;
     progress_point().layer = last;
-    attention_[static_cast<std::size_t>(last)].forward_keys_values(run, store_.acquire(last), layer, exchange);
+    attention_[static_cast<std::size_t>(last)].forward_keys_values(run, store_.acquire(last), layer,
+                                                                   exchange);
     progress_point().layer = -1;
 }
 
 template <class Device>
 void Llama<Device>::forward(LayerRun<Device>& run, const ShardInput<Device>& input,
-                            const Activations<Device>& act, ContextExchange<Device>& exchange) const {
-    embedding_forward(run.stream,
-                      {.tokens = input.tokens, .table = store_.ends().embedding, .x = act.layer(0).x});
+                            const Activations<Device>& act,
+                            ContextExchange<Device>& exchange) const {
+    embedding_forward(
+        run.stream,
+        {.tokens = input.tokens, .table = store_.ends().embedding, .x = act.layer(0).x});
     for (Index l = 0; l < config_.layers; ++l) {
         forward_layer(run, act.layer(l), exchange, l,
                       l + 1 < config_.layers ? act.layer(l + 1).x : act.last());
@@ -77,7 +81,8 @@ void Llama<Device>::forward(LayerRun<Device>& run, const ShardInput<Device>& inp
 
 template <class Device>
 void Llama<Device>::forward_only(LayerRun<Device>& run, const ShardInput<Device>& input,
-                                 const Activations<Device>& act, ContextExchange<Device>& exchange) const {
+                                 const Activations<Device>& act,
+                                 ContextExchange<Device>& exchange) const {
     const auto layer = act.transient();
     embedding_forward(run.stream,
                       {.tokens = input.tokens, .table = store_.ends().embedding, .x = layer.x});
@@ -88,32 +93,30 @@ void Llama<Device>::forward_only(LayerRun<Device>& run, const ShardInput<Device>
 }
 
 template <class Device>
-double Llama<Device>::loss(LayerRun<Device>& run, const ShardInput<Device>& input,
-                           View<Device, const float, 2> last, float scale, bool wants_gradient) const {
-    if (wants_gradient) {
+double Llama<Device>::loss(LayerRun<Device>& run, const LossInput<Device>& input) const {
+    if (input.wants_gradient) {
         std::fill_n(run.scratch.d_x.data(), run.scratch.d_x.flat().size(), 0.0F);
     }
     const Index tile_rows = run.scratch.logits.rows();
+    const Index count = input.last.rows();
     double sum = 0;
-    for (Index begin = 0; begin < last.rows(); begin += tile_rows) {
-        const Range rows{begin, std::min(last.rows(), begin + tile_rows)};
-        sum += loss_tile(run, input, last, rows, scale, wants_gradient);
+    for (Index begin = 0; begin < count; begin += tile_rows) {
+        sum += loss_tile(run, input, {begin, std::min(count, begin + tile_rows)});
     }
-    return sum * static_cast<double>(scale);
+    return sum * static_cast<double>(input.scale);
 }
 
 // h = rms_norm(x)   logits = h W'   d_h = d_logits W   d_W += d_logits' h: no [T, V] array exists
 template <class Device>
-double Llama<Device>::loss_tile(LayerRun<Device>& run, const ShardInput<Device>& input,
-                                View<Device, const float, 2> last, Range rows, float scale,
-                                bool wants_gradient) const {
+double Llama<Device>::loss_tile(LayerRun<Device>& run, const LossInput<Device>& input,
+                                Range rows) const {
     auto& scratch = run.scratch;
     const auto& ends = store_.ends();
     const Range first{0, rows.size()};
     const auto h = scratch.normed.rows(first);
     const auto logits = scratch.logits.rows(first);
     const auto losses = scratch.losses.slice(first);
-    rms_norm_forward(run.stream, {.x = last.rows(rows),
+    rms_norm_forward(run.stream, {.x = input.last.rows(rows),
                                   .weight = ends.norm,
                                   .y = h,
                                   .rstd = scratch.final_rstd.slice(first),
@@ -122,16 +125,16 @@ double Llama<Device>::loss_tile(LayerRun<Device>& run, const ShardInput<Device>&
     cross_entropy(run.stream, {.logits = logits,
                                .labels = input.labels.slice(rows),
                                .loss = losses,
-                               .scale = scale,
-                               .wants_gradient = wants_gradient});
-    if (wants_gradient) {
+                               .scale = input.scale,
+                               .wants_gradient = input.wants_gradient});
+    if (input.wants_gradient) {
         const auto d_h = scratch.d_normed.rows(first);
         matmul(run.stream, {.a = logits, .b = ends.head, .out = d_h});
         if (d_head_.rows() > 0) {
             matmul(run.stream, {.a = transposed(logits), .b = h, .out = d_head_, .beta = 1});
         }
         rms_norm_backward(run.stream, {.d_y = d_h,
-                                       .x = last.rows(rows),
+                                       .x = input.last.rows(rows),
                                        .weight = ends.norm,
                                        .rstd = scratch.final_rstd.slice(first),
                                        .d_x = scratch.d_x.rows(rows),
@@ -146,7 +149,8 @@ double Llama<Device>::loss_tile(LayerRun<Device>& run, const ShardInput<Device>&
 
 template <class Device>
 void Llama<Device>::backward(LayerRun<Device>& run, const ShardInput<Device>& input,
-                             const Activations<Device>& act, ContextExchange<Device>& exchange) const {
+                             const Activations<Device>& act,
+                             ContextExchange<Device>& exchange) const {
     for (Index l = config_.layers - 1; l >= 0; --l) {
         progress_point().layer = l;
         const auto weights = store_.acquire(l);
@@ -160,8 +164,8 @@ void Llama<Device>::backward(LayerRun<Device>& run, const ShardInput<Device>& in
     }
     progress_point().layer = -1;
     if (d_embedding_.rows() > 0) {
-        embedding_backward(run.stream,
-                           {.tokens = input.tokens, .d_x = run.scratch.d_x, .d_table = d_embedding_});
+        embedding_backward(
+            run.stream, {.tokens = input.tokens, .d_x = run.scratch.d_x, .d_table = d_embedding_});
     }
 }
 

@@ -13,6 +13,14 @@ struct ShardInput {
     View<Device, const std::int32_t, 1> labels;  // (T)
 };
 
+template <class Device>
+struct LossInput {
+    View<Device, const float, 2> last;           // (T, E)
+    View<Device, const std::int32_t, 1> labels;  // (T)
+    float scale;                                 // 1 / labels of the whole step
+    bool wants_gradient;
+};
+
 // A LLaMA as explicit forward and backward over one shard at a time; who holds which shard and when
 // it is computed is the schedule's business.
 template <class Device>
@@ -28,29 +36,29 @@ public:
     void set_position(Scratch<Device>& scratch, Index first_position) const;
 
     // First pass: K/V of every layer are kept where later chunks need them, nothing else.
-    void forward_keep(LayerRun<Device>& run, const ShardInput<Device>& input, const Activations<Device>& act,
-                      ContextExchange<Device>& exchange) const;
+    void forward_keep(LayerRun<Device>& run, const ShardInput<Device>& input,
+                      const Activations<Device>& act, ContextExchange<Device>& exchange) const;
     // All layers; activations stay as the policy says; the result is act.last().
-    void forward(LayerRun<Device>& run, const ShardInput<Device>& input, const Activations<Device>& act,
-                 ContextExchange<Device>& exchange) const;
+    void forward(LayerRun<Device>& run, const ShardInput<Device>& input,
+                 const Activations<Device>& act, ContextExchange<Device>& exchange) const;
     // All layers with nothing kept (evaluation); the result is act.last().
-    void forward_only(LayerRun<Device>& run, const ShardInput<Device>& input, const Activations<Device>& act,
-                      ContextExchange<Device>& exchange) const;
+    void forward_only(LayerRun<Device>& run, const ShardInput<Device>& input,
+                      const Activations<Device>& act, ContextExchange<Device>& exchange) const;
 
-    // Sum of the labels' losses times `scale`, in double. With wants_gradient scratch.d_x becomes
-    // the gradient of act.last(), and the final norm's and a trained head's gradients are added to.
-    double loss(LayerRun<Device>& run, const ShardInput<Device>& input, View<Device, const float, 2> last,
-                float scale, bool wants_gradient) const;
+    // Sum of the labels' losses times the scale, in double. With wants_gradient scratch.d_x becomes
+    // the gradient of `last` (the residual stream after the last layer), and the gradients of the
+    // final norm and of a trained head are added to.
+    double loss(LayerRun<Device>& run, const LossInput<Device>& input) const;
 
     // From scratch.d_x back to every trainable's gradient.
-    void backward(LayerRun<Device>& run, const ShardInput<Device>& input, const Activations<Device>& act,
-                  ContextExchange<Device>& exchange) const;
+    void backward(LayerRun<Device>& run, const ShardInput<Device>& input,
+                  const Activations<Device>& act, ContextExchange<Device>& exchange) const;
 
 private:
-    double loss_tile(LayerRun<Device>& run, const ShardInput<Device>& input, View<Device, const float, 2> last,
-                     Range rows, float scale, bool wants_gradient) const;
+    double loss_tile(LayerRun<Device>& run, const LossInput<Device>& input, Range rows) const;
     void forward_layer(LayerRun<Device>& run, const LayerActivations<Device>& act,
-                       ContextExchange<Device>& exchange, Index layer, View<Device, float, 2> out) const;
+                       ContextExchange<Device>& exchange, Index layer,
+                       View<Device, float, 2> out) const;
 
     LlamaConfig config_;
     const WeightStore<Device>& store_;

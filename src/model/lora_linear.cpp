@@ -6,10 +6,9 @@
 namespace longlora {
 
 template <class Device>
-View<Device, const float, 2> LoraLinear<Device>::dropped_input(const Stream<Device>& stream,
-                                                               View<Device, const float, 2> x,
-                                                               const DropoutPlan& dropout,
-                                                               LinearScratch<Device>& scratch) const {
+View<Device, const float, 2> LoraLinear<Device>::dropped_input(
+    const Stream<Device>& stream, View<Device, const float, 2> x, const DropoutPlan& dropout,
+    LinearScratch<Device>& scratch) const {
     if (dropout.probability == 0) {
         return x;
     }
@@ -40,7 +39,8 @@ void LoraLinear<Device>::forward(const Stream<Device>& stream, const Forward& op
 // dx += m / (1 - p) * (dxa A)
 template <class Device>
 void LoraLinear<Device>::backward(const Stream<Device>& stream, const Backward& op,
-                                  const DropoutPlan& dropout, LinearScratch<Device>& scratch) const {
+                                  const DropoutPlan& dropout,
+                                  LinearScratch<Device>& scratch) const {
     matmul(stream, {.a = op.d_y, .b = op.weight, .out = op.d_x, .beta = op.beta});
     if (d_weight_) {
         matmul(stream, {.a = transposed(op.d_y), .b = op.x, .out = *d_weight_, .beta = 1});
@@ -52,7 +52,8 @@ void LoraLinear<Device>::backward(const Stream<Device>& stream, const Backward& 
     const auto xa = scratch.xa.rows({0, op.x.rows()});
     const auto d_xa = scratch.d_xa.rows({0, op.x.rows()});
     matmul(stream, {.a = x, .b = transposed(lora_->a), .out = xa});
-    matmul(stream, {.a = transposed(op.d_y), .b = xa, .out = lora_->d_b, .alpha = scale_, .beta = 1});
+    matmul(stream,
+           {.a = transposed(op.d_y), .b = xa, .out = lora_->d_b, .alpha = scale_, .beta = 1});
     matmul(stream, {.a = op.d_y, .b = lora_->b, .out = d_xa, .alpha = scale_});
     matmul(stream, {.a = transposed(d_xa), .b = x, .out = lora_->d_a, .beta = 1});
     if (dropout.probability == 0) {

@@ -44,8 +44,8 @@ struct LinearScratch {
 template <class Device>
 class LoraLinear {
 public:
-    LoraLinear(std::optional<LoraFactors<Device>> lora, std::optional<View<Device, float, 2>> d_weight,
-               float scale, std::uint64_t index)
+    LoraLinear(std::optional<LoraFactors<Device>> lora,
+               std::optional<View<Device, float, 2>> d_weight, float scale, std::uint64_t index)
         : lora_(lora), d_weight_(d_weight), scale_(scale), index_(index) {}
 
     // Whether backward reads x: a frozen linear without LoRA never needs its input again.
@@ -72,7 +72,8 @@ public:
 
 private:
     View<Device, const float, 2> dropped_input(const Stream<Device>& stream,
-                                               View<Device, const float, 2> x, const DropoutPlan& dropout,
+                                               View<Device, const float, 2> x,
+                                               const DropoutPlan& dropout,
                                                LinearScratch<Device>& scratch) const;
 
     std::optional<LoraFactors<Device>> lora_;

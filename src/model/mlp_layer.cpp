@@ -1,9 +1,9 @@
+#include <algorithm>
+
 #include "kernels/elementwise.hpp"
 #include "kernels/rms_norm.hpp"
 #include "kernels/swiglu.hpp"
 #include "model/block.hpp"
-
-#include <algorithm>
 
 namespace longlora {
 
@@ -13,8 +13,8 @@ MlpLayer<Device>::MlpLayer(const LlamaConfig&, const Tune& tune, Parameters<Devi
     : gate_(make_linear(tune, parameters, layer, "mlp.gate_proj", 4)),
       up_(make_linear(tune, parameters, layer, "mlp.up_proj", 5)),
       down_(make_linear(tune, parameters, layer, "mlp.down_proj", 6)),
-      d_norm_(norm_gradient(parameters,
-                            "model.layers." + std::to_string(layer) + ".post_attention_layernorm.weight")) {}
+      d_norm_(norm_gradient(parameters, "model.layers." + std::to_string(layer) +
+                                            ".post_attention_layernorm.weight")) {}
 
 // The MLP runs over tiles of tokens, so that its working memory does not scale with the shard.
 template <class Device>
@@ -25,7 +25,8 @@ typename MlpLayer<Device>::Tile MlpLayer<Device>::tile(LayerRun<Device>& run,
     const bool is_kept = act.gate.rows() > 0;
     return {rows, run.scratch.normed.rows(first),
             is_kept ? act.gate.rows(rows) : run.scratch.gate.rows(first),
-            is_kept ? act.up.rows(rows) : run.scratch.up.rows(first), run.scratch.product.rows(first)};
+            is_kept ? act.up.rows(rows) : run.scratch.up.rows(first),
+            run.scratch.product.rows(first)};
 }
 
 // h = rms_norm(x_mid)
@@ -53,7 +54,8 @@ void MlpLayer<Device>::expand(LayerRun<Device>& run, const LayerWeights<Device>&
 // x_out = x_mid + down_proj (silu(g) u)
 template <class Device>
 void MlpLayer<Device>::forward(LayerRun<Device>& run, const LayerWeights<Device>& weights,
-                               const LayerActivations<Device>& act, View<Device, float, 2> x_out) const {
+                               const LayerActivations<Device>& act,
+                               View<Device, float, 2> x_out) const {
     const Index tile_rows = run.scratch.gate.rows();
     for (Index begin = 0; begin < act.x_mid.rows(); begin += tile_rows) {
         const Tile part = tile(run, act, {begin, std::min(act.x_mid.rows(), begin + tile_rows)});
@@ -74,7 +76,8 @@ void MlpLayer<Device>::backward(LayerRun<Device>& run, const LayerWeights<Device
                                 const LayerActivations<Device>& act) const {
     const Index tile_rows = run.scratch.gate.rows();
     for (Index begin = 0; begin < act.x_mid.rows(); begin += tile_rows) {
-        backward_tile(run, weights, act, tile(run, act, {begin, std::min(act.x_mid.rows(), begin + tile_rows)}));
+        backward_tile(run, weights, act,
+                      tile(run, act, {begin, std::min(act.x_mid.rows(), begin + tile_rows)}));
     }
 }
 
@@ -95,18 +98,21 @@ void MlpLayer<Device>::backward_tile(LayerRun<Device>& run, const LayerWeights<D
     if (down_.needs_input()) {
         swiglu_forward(run.stream, {.gate = tile.gate, .up = tile.up, .out = tile.product});
     }
-    down_.backward(run.stream, {.d_y = d_x, .x = tile.product, .weight = weights.down, .d_x = d_product},
+    down_.backward(run.stream,
+                   {.d_y = d_x, .x = tile.product, .weight = weights.down, .d_x = d_product},
                    dropout, scratch.linear);
     swiglu_backward(run.stream, {.d_out = d_product,
                                  .gate = tile.gate,
                                  .up = tile.up,
                                  .d_gate = tile.gate,
                                  .d_up = tile.up});
-    gate_.backward(run.stream, {.d_y = tile.gate, .x = tile.normed, .weight = weights.gate, .d_x = d_normed},
+    gate_.backward(run.stream,
+                   {.d_y = tile.gate, .x = tile.normed, .weight = weights.gate, .d_x = d_normed},
                    dropout, scratch.linear);
-    up_.backward(run.stream,
-                 {.d_y = tile.up, .x = tile.normed, .weight = weights.up, .d_x = d_normed, .beta = 1}, dropout,
-                 scratch.linear);
+    up_.backward(
+        run.stream,
+        {.d_y = tile.up, .x = tile.normed, .weight = weights.up, .d_x = d_normed, .beta = 1},
+        dropout, scratch.linear);
     rms_norm_backward(run.stream, {.d_y = d_normed,
                                    .x = act.x_mid.rows(tile.rows),
                                    .weight = weights.post_attention_norm,

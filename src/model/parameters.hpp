@@ -38,7 +38,9 @@ public:
 
     bool has(const std::string& name) const { return place_.contains(name); }
     View<Device, float, 2> weight(const std::string& name) { return matrix(weights_.view(), name); }
-    View<Device, float, 2> gradient(const std::string& name) { return matrix(gradients_.view(), name); }
+    View<Device, float, 2> gradient(const std::string& name) {
+        return matrix(gradients_.view(), name);
+    }
     void clear_gradients();
 
 private:

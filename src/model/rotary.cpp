@@ -12,8 +12,8 @@ void rotary_table(const LlamaConfig& config, Index first_position, View<Cpu, flo
     const double factor = config.rope.type == "linear" ? config.rope.factor : 1.0;
     std::vector<double> frequency;
     for (Index i = 0; i < config.head_dim / 2; ++i) {
-        frequency.push_back(std::pow(config.rope_theta,
-                                     -2.0 * static_cast<double>(i) / static_cast<double>(config.head_dim)));
+        frequency.push_back(std::pow(config.rope_theta, -2.0 * static_cast<double>(i) /
+                                                            static_cast<double>(config.head_dim)));
     }
     for (Index t = 0; t < cosine.rows(); ++t) {
         const double position = static_cast<double>(first_position + t) / factor;

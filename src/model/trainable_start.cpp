@@ -8,16 +8,19 @@ namespace longlora {
 namespace {
 
 bool ends_with(const std::string& text, const std::string& end) {
-    return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
+    return text.size() >= end.size() &&
+           text.compare(text.size() - end.size(), end.size(), end) == 0;
 }
 
 bool is_lora(const TensorShape& tensor) {
     return ends_with(tensor.name, ".lora_A.weight") || ends_with(tensor.name, ".lora_B.weight");
 }
 
-void start_lora(const TensorShape& tensor, std::uint64_t seed, std::uint64_t place, std::span<float> out) {
-    const double bound =
-        ends_with(tensor.name, ".lora_A.weight") ? 1.0 / std::sqrt(static_cast<double>(tensor.columns)) : 0.0;
+void start_lora(const TensorShape& tensor, std::uint64_t seed, std::uint64_t place,
+                std::span<float> out) {
+    const double bound = ends_with(tensor.name, ".lora_A.weight")
+                             ? 1.0 / std::sqrt(static_cast<double>(tensor.columns))
+                             : 0.0;
     const std::uint64_t key = random_key(seed, Purpose::lora_weight, place);
     for (std::size_t i = 0; i < out.size(); ++i) {
         out[i] = static_cast<float>(bound * (2.0 * random_uniform(key, i) - 1.0));

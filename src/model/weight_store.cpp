@@ -12,9 +12,9 @@ std::vector<Parameter> frozen_tensors(const LlamaConfig& config,
     std::vector<Parameter> table;
     Index offset = 0;
     for (const TensorShape& shape : llama_tensors(config)) {
-        const bool is_trained = std::any_of(trained.begin(), trained.end(), [&](const Parameter& p) {
-            return p.shape.name == shape.name;
-        });
+        const bool is_trained =
+            std::any_of(trained.begin(), trained.end(),
+                        [&](const Parameter& p) { return p.shape.name == shape.name; });
         if (!is_trained) {
             table.push_back({shape, offset, false});
             offset += (shape.size() + 15) / 16 * 16;
@@ -38,14 +38,16 @@ WeightStore<Device>::WeightStore(const BaseWeights& base, Parameters<Device>& pa
     const auto vector = [&](const std::string& name) { return matrix(name).flat(); };
     for (Index l = 0; l < base.config().layers; ++l) {
         const std::string layer = "model.layers." + std::to_string(l);
-        layers_.push_back({vector(layer + ".input_layernorm"), vector(layer + ".post_attention_layernorm"),
+        layers_.push_back({vector(layer + ".input_layernorm"),
+                           vector(layer + ".post_attention_layernorm"),
                            matrix(layer + ".self_attn.q_proj"), matrix(layer + ".self_attn.k_proj"),
                            matrix(layer + ".self_attn.v_proj"), matrix(layer + ".self_attn.o_proj"),
                            matrix(layer + ".mlp.gate_proj"), matrix(layer + ".mlp.up_proj"),
                            matrix(layer + ".mlp.down_proj")});
     }
     const auto embedding = matrix("model.embed_tokens");
-    ends_ = {embedding, vector("model.norm"), base.config().is_tied ? embedding : matrix("lm_head")};
+    ends_ = {embedding, vector("model.norm"),
+             base.config().is_tied ? embedding : matrix("lm_head")};
 }
 
 template <class Device>

@@ -34,7 +34,16 @@ void read_field(std::string_view text, double& field, const std::string& key,
             where + key + " must be a number, not '" + std::string(text) + "'");
 }
 
+void read_field(std::string_view text, bool& field, const std::string& key,
+                const std::string& where) {
+    require(text == "true" || text == "false",
+            where + key + " must be true or false, not '" + std::string(text) + "'");
+    field = text == "true";
+}
+
 std::string field_text(const std::string& field) { return field; }
+
+std::string field_text(bool field) { return field ? "true" : "false"; }
 
 std::string field_text(Index field) { return std::to_string(field); }
 

@@ -16,6 +16,8 @@ void read_field(std::string_view text, Index& field, const std::string& key,
                 const std::string& where);
 void read_field(std::string_view text, double& field, const std::string& key,
                 const std::string& where);
+void read_field(std::string_view text, bool& field, const std::string& key,
+                const std::string& where);
 template <class Enum>
     requires std::is_enum_v<Enum>
 void read_field(std::string_view text, Enum& field, const std::string& key,
@@ -25,6 +27,7 @@ void read_field(std::string_view text, Enum& field, const std::string& key,
 
 std::string field_text(const std::string& field);
 std::string field_text(Index field);
+std::string field_text(bool field);  // true, false
 std::string field_text(double field);  // the shortest text that reads back as the same number
 template <class Enum>
     requires std::is_enum_v<Enum>

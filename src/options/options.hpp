@@ -70,6 +70,7 @@ struct Options {
         Index head_dim = 0;
         Index mlp_width = 688;
         Index vocabulary = 32000;
+        bool is_tied = true;
 
         Index kv_head_count() const { return kv_heads > 0 ? kv_heads : heads; }
         Index head_size() const { return head_dim > 0 ? head_dim : width / heads; }
@@ -87,6 +88,7 @@ struct Options {
                   {"size of a head; 0: width / heads", physics, at_least(0)});
             visit("model.mlp_width", model.mlp_width, {"MLP size", physics, at_least(1)});
             visit("model.vocabulary", model.vocabulary, {"vocabulary size", physics, at_least(2)});
+            visit("model.tied", model.is_tied, {"the head is the embedding matrix", physics});
         }
     } model;
 
@@ -230,7 +232,7 @@ struct Options {
             visit("evaluate.contexts", evaluate.contexts,
                   {"comma separated; empty: sequence.length", kept});
             visit("evaluate.stride", evaluate.stride,
-                  {"tokens the window moves, at most its context", kept, at_least(1)});
+                  {"tokens the window moves, at most its context; 0: half of it", kept, at_least(0)});
             visit("evaluate.protocol", evaluate.protocol, {"how tokens are scored", kept});
             visit("evaluate.attention", evaluate.attention, {"who sees whom", kept});
             visit("evaluate.tokens", evaluate.tokens,
@@ -312,7 +314,7 @@ std::string suggestion(const std::string& unknown);
 std::map<std::string, std::string> to_map(const Options& options);
 Options from_map(const std::map<std::string, std::string>& saved);
 
-// One line for each given physics option that differs from the run's: "tune.rank is 8, not 4".
+// One line for each given physics option that differs: "tune.rank is '8' in the run, not '4'".
 std::vector<std::string> physics_differences(const std::map<std::string, std::string>& saved,
                                              const Options& options);
 // On resume: options that were not given, but for `fresh` ones, take the run's values.

@@ -14,9 +14,12 @@ struct Linear {
 std::vector<Linear> linears(const LlamaConfig& c) {
     const Index q = c.heads * c.head_dim;
     const Index kv = c.kv_heads * c.head_dim;
-    return {{"q_proj", c.width, q},          {"k_proj", c.width, kv},
-            {"v_proj", c.width, kv},         {"o_proj", q, c.width},
-            {"gate_proj", c.width, c.mlp_width}, {"up_proj", c.width, c.mlp_width},
+    return {{"q_proj", c.width, q},
+            {"k_proj", c.width, kv},
+            {"v_proj", c.width, kv},
+            {"o_proj", q, c.width},
+            {"gate_proj", c.width, c.mlp_width},
+            {"up_proj", c.width, c.mlp_width},
             {"down_proj", c.mlp_width, c.width}};
 }
 
@@ -28,10 +31,11 @@ double row_flops(const LlamaConfig& config, const Tune& tune, const Layout& layo
     for (const Linear& linear : linears(config)) {
         const double weight = static_cast<double>(linear.in) * static_cast<double>(linear.out);
         a_layer += (is_full ? 6 : 4) * weight;
-        const bool has_lora = !is_full && std::find(tune.targets.begin(), tune.targets.end(), linear.name) !=
-                                              tune.targets.end();
+        const bool has_lora = !is_full && std::find(tune.targets.begin(), tune.targets.end(),
+                                                    linear.name) != tune.targets.end();
         if (has_lora) {
-            a_layer += 6 * static_cast<double>(tune.rank) * static_cast<double>(linear.in + linear.out);
+            a_layer +=
+                6 * static_cast<double>(tune.rank) * static_cast<double>(linear.in + linear.out);
         }
     }
     const bool trains_head = is_full || (config.is_tied && tune.trains_ends());

@@ -39,7 +39,8 @@ double system_available() {
             return kilobytes * 1024;
         }
     }
-    return static_cast<double>(sysconf(_SC_AVPHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
+    return static_cast<double>(sysconf(_SC_AVPHYS_PAGES)) *
+           static_cast<double>(sysconf(_SC_PAGESIZE));
 }
 
 }  // namespace
@@ -52,8 +53,10 @@ double MemoryPlan::total() const {
     return sum;
 }
 
-MemoryPlan plan_memory(const LlamaConfig& config, const Tune& tune, const Layout& layout,
-                       ActivationPolicy policy, Index sequence_rank, int world) {
+MemoryPlan plan_memory(const Workload& work, Index sequence_rank, int world) {
+    const LlamaConfig& config = work.config;
+    const Tune& tune = work.tune;
+    const Layout& layout = work.layout;
     MemoryPlan plan;
     const auto trainables = trainable_parameters(config, tune);
     const auto flat = static_cast<double>(flat_size(trainables));
@@ -70,11 +73,13 @@ MemoryPlan plan_memory(const LlamaConfig& config, const Tune& tune, const Layout
         plan.parts.emplace_back(name, static_cast<double>(arena.used()));
     };
     const LayerShape shape = layer_shape(config, tune, layout.shard_length(), true);
-    measured("activations", [&](Arena<Cpu>& arena) { Activations<Cpu>(arena, shape, policy); });
+    measured("activations",
+             [&](Arena<Cpu>& arena) { Activations<Cpu>(arena, shape, work.policy); });
     measured("working memory", [&](Arena<Cpu>& arena) { Scratch<Cpu>(arena, shape); });
     measured("left context and kept K/V", [&](Arena<Cpu>& arena) {
         const Heads heads{config.heads, config.kv_heads};
-        ContextExchange<Cpu>(arena, {layout, heads, config.head_dim, config.layers, true}, sequence_rank);
+        ContextExchange<Cpu>(arena, {layout, heads, config.head_dim, config.layers, true},
+                             sequence_rank);
     });
     return plan;
 }

@@ -18,9 +18,16 @@ struct MemoryPlan {
     double total() const;
 };
 
+// What decides the memory of a run.
+struct Workload {
+    const LlamaConfig& config;
+    const Tune& tune;
+    Layout layout;
+    ActivationPolicy policy;
+};
+
 // sequence_rank: kept K/V differ between ranks by a border at most.
-MemoryPlan plan_memory(const LlamaConfig& config, const Tune& tune, const Layout& layout,
-                       ActivationPolicy policy, Index sequence_rank, int world);
+MemoryPlan plan_memory(const Workload& work, Index sequence_rank, int world);
 
 // Memory that a rank of this node may take: what the system says is available (a cgroup's limit
 // counts too), a tenth left free, shared among the node's ranks.

@@ -44,14 +44,16 @@ std::vector<Candidate> candidates(const PlanRequest& request, Index ranks) {
         {{ActivationPolicy::keep, 0.0},
          {ActivationPolicy::recompute_mlp, 0.5},
          {ActivationPolicy::recompute_layer, 1.0}}};
-    const bool can_stream = request.boundary == Boundary::truncate || request.pattern == Pattern::full;
+    const bool can_stream =
+        request.boundary == Boundary::truncate || request.pattern == Pattern::full;
     std::vector<Candidate> list;
     const Index first = request.chunks > 0 ? request.chunks : 1;
     const Index last = request.chunks > 0 ? request.chunks : (can_stream ? most_chunks : 1);
-    for (Index chunks = first; chunks <= last; chunks = request.chunks > 0 ? chunks + 1 : chunks * 2) {
+    for (Index chunks = first; chunks <= last;
+         chunks = request.chunks > 0 ? chunks + 1 : chunks * 2) {
         const Layout layout = layout_of(request, ranks, chunks);
-        const bool is_sensible =
-            request.chunks > 0 || chunks == 1 || request.pattern == Pattern::full || layout.is_aligned();
+        const bool is_sensible = request.chunks > 0 || chunks == 1 ||
+                                 request.pattern == Pattern::full || layout.is_aligned();
         if (!divides(layout) || !is_sensible) {
             continue;
         }
@@ -67,6 +69,16 @@ std::vector<Candidate> candidates(const PlanRequest& request, Index ranks) {
     return list;
 }
 
+// What an earlier start has picked may not fit other ranks.
+PlanRequest feasible(PlanRequest request, Index world) {
+    const Index ranks =
+        request.sequence_ranks > 0 ? request.sequence_ranks : choose_sequence_ranks(request, world);
+    if (request.prefers_chunks && !divides(layout_of(request, ranks, request.chunks))) {
+        request.chunks = 0;
+    }
+    return request;
+}
+
 int ranks_on_this_node(const Communicator<Cpu>& world) {
     const auto hosts = world.gather_texts(host_name());
     return static_cast<int>(std::count(hosts.begin(), hosts.end(), host_name()));
@@ -74,7 +86,8 @@ int ranks_on_this_node(const Communicator<Cpu>& world) {
 
 }  // namespace
 
-RunPlan plan_run(const PlanRequest& request, const Communicator<Cpu>& world) {
+RunPlan plan_run(const PlanRequest& wish, const Communicator<Cpu>& world) {
+    const PlanRequest request = feasible(wish, world.size());
     const Index ranks = request.sequence_ranks > 0 ? request.sequence_ranks
                                                    : choose_sequence_ranks(request, world.size());
     const Layout first = layout_of(request, ranks, std::max<Index>(request.chunks, 1));
@@ -84,8 +97,8 @@ RunPlan plan_run(const PlanRequest& request, const Communicator<Cpu>& world) {
     double least = 0;
     for (const Candidate& candidate : candidates(request, ranks)) {
         const Layout layout = layout_of(request, ranks, candidate.chunks);
-        auto memory = plan_memory(request.config, request.tune, layout, candidate.policy, sequence_rank,
-                                  world.size());
+        auto memory = plan_memory({request.config, request.tune, layout, candidate.policy},
+                                  sequence_rank, world.size());
         const double needed = world.max(memory.total());
         if (needed <= available) {
             return {layout, candidate.policy, std::move(memory), available};

@@ -18,7 +18,9 @@ struct PlanRequest {
     Boundary boundary;
     Index sequence_ranks = 0;
     Index chunks = 0;
-    std::optional<ActivationPolicy> policy;
+    bool prefers_chunks =
+        false;  // chunks is what an earlier start picked: dropped where it no longer divides
+    std::optional<ActivationPolicy> policy = std::nullopt;
 };
 
 // The layout and policy of a run, the same on all ranks, decided before the first step.

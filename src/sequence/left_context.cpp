@@ -61,9 +61,9 @@ public:
         for (Index owner = keys.begin / shard_length; owner * shard_length < keys.end; ++owner) {
             const Range held = layout_.tokens(owner);
             const Range part{std::max(keys.begin, held.begin), std::min(keys.end, held.end)};
-            const auto [place, is_new] =
-                blocks_.try_emplace(BlockKey{owner, head_class.heads.begin},
-                                    ContextBlock{owner, shard_, heads_.kv_of(head_class.heads), part, {}});
+            const auto [place, is_new] = blocks_.try_emplace(
+                BlockKey{owner, head_class.heads.begin},
+                ContextBlock{owner, shard_, heads_.kv_of(head_class.heads), part, {}});
             Range& tokens = place->second.tokens;
             tokens = {std::min(tokens.begin, part.begin), std::max(tokens.end, part.end)};
             // Absolute for now: the block's first token is known when all pieces are in.
@@ -76,7 +76,8 @@ public:
         for (auto place = blocks_.rbegin(); place != blocks_.rend(); ++place) {
             ContextBlock block = std::move(place->second);
             for (auto& item : block.items) {
-                item.keys = {item.keys.begin - block.tokens.begin, item.keys.end - block.tokens.begin};
+                item.keys = {item.keys.begin - block.tokens.begin,
+                             item.keys.end - block.tokens.begin};
             }
             blocks.push_back(std::move(block));
         }
@@ -93,56 +94,72 @@ private:
     std::map<BlockKey, ContextBlock> blocks_;
 };
 
-void add_piece(const Layout& layout, const HeadClass& heads, Range held, Index m, Range own,
-               ShardPlan& plan, BlockCollector& blocks) {
-    const Range queries{own.begin - held.begin, own.end - held.begin};
-    plan.own.push_back({heads.heads, queries, queries, true});
-    const Range left = left_tokens(layout, heads, m, own);
-    const Range inside{std::max(left.begin, held.begin), left.end};
-    if (!inside.empty()) {
-        plan.own.push_back(
-            {heads.heads, queries, {inside.begin - held.begin, inside.end - held.begin}, false});
-    }
-    if (const Range outside{left.begin, std::min(left.end, held.begin)}; !outside.empty()) {
-        blocks.add(heads, queries, outside);
-    }
-}
+// One shard's plan while it is being made.
+class ShardPlanner {
+public:
+    ShardPlanner(const Layout& layout, const Heads& heads, Index shard)
+        : layout_(layout), held_(layout.tokens(shard)), blocks_(layout, heads, shard) {}
 
-// wrap: in the shifted heads the first half-group sees the last one, from the future. It never
-// starts before this shard, whose first token lies in the first half-group.
-void add_wrap(const Layout& layout, const HeadClass& heads, Range held, Range own, ShardPlan& plan,
-              BlockCollector& blocks) {
-    const Range queries{own.begin - held.begin, own.end - held.begin};
-    const Range last{layout.length - layout.half(), layout.length};
-    const Range inside{std::max(last.begin, held.begin), std::min(last.end, held.end)};
-    if (!inside.empty()) {
-        plan.own.push_back(
-            {heads.heads, queries, {inside.begin - held.begin, inside.end - held.begin}, false});
+    // The part `own` of half-group m: its triangle, and the tokens to the left that it sees.
+    void add_piece(const HeadClass& heads, Index m, Range own) {
+        plan_.own.push_back({heads.heads, local(own), local(own), true});
+        const Range left = left_tokens(layout_, heads, m, own);
+        add_own_rectangle(heads, own, {std::max(left.begin, held_.begin), left.end});
+        add_outside(heads, own, {left.begin, std::min(left.end, held_.begin)});
     }
-    if (const Range after{std::max(last.begin, held.end), last.end}; !after.empty()) {
-        blocks.add(heads, queries, after);
+
+    // wrap: in the shifted heads the first half-group sees the last one, from the future. It never
+    // starts before this shard, whose first token lies in the first half-group.
+    void add_wrap(const HeadClass& heads, Range own) {
+        const Range last{layout_.length - layout_.half(), layout_.length};
+        add_own_rectangle(heads, own,
+                          {std::max(last.begin, held_.begin), std::min(last.end, held_.end)});
+        add_outside(heads, own, {std::max(last.begin, held_.end), last.end});
     }
-}
+
+    ShardPlan finish() {
+        plan_.blocks = blocks_.finish();
+        return std::move(plan_);
+    }
+
+private:
+    Range local(Range tokens) const {
+        return {tokens.begin - held_.begin, tokens.end - held_.begin};
+    }
+    void add_own_rectangle(const HeadClass& heads, Range own, Range keys) {
+        if (!keys.empty()) {
+            plan_.own.push_back({heads.heads, local(own), local(keys), false});
+        }
+    }
+    void add_outside(const HeadClass& heads, Range own, Range keys) {
+        if (!keys.empty()) {
+            blocks_.add(heads, local(own), keys);
+        }
+    }
+
+    const Layout& layout_;
+    Range held_;
+    ShardPlan plan_;
+    BlockCollector blocks_;
+};
 
 }  // namespace
 
 ShardPlan plan_shard(const Layout& layout, const Heads& heads, Index shard) {
     const Range held = layout.tokens(shard);
     const Index half = layout.half();
-    ShardPlan plan;
-    BlockCollector blocks(layout, heads, shard);
+    const bool wraps = layout.boundary == Boundary::wrap && layout.pattern != Pattern::full;
+    ShardPlanner planner(layout, heads, shard);
     for (const HeadClass& head_class : head_classes(layout, heads)) {
         for (Index m = held.begin / half; m * half < held.end; ++m) {
             const Range own{std::max(held.begin, m * half), std::min(held.end, (m + 1) * half)};
-            add_piece(layout, head_class, held, m, own, plan, blocks);
-            const bool wraps = layout.boundary == Boundary::wrap && layout.pattern != Pattern::full;
+            planner.add_piece(head_class, m, own);
             if (wraps && m == 0 && head_class.is_shifted) {
-                add_wrap(layout, head_class, held, own, plan, blocks);
+                planner.add_wrap(head_class, own);
             }
         }
     }
-    plan.blocks = blocks.finish();
-    return plan;
+    return planner.finish();
 }
 
 Traffic training_traffic(const Layout& layout, const Heads& heads, Index head_dim, Index layers) {

@@ -7,7 +7,8 @@ namespace longlora {
 
 double learning_rate(const Options::Train& train, Index step) {
     if (step <= train.warmup_steps) {
-        return train.learning_rate * static_cast<double>(step) / static_cast<double>(train.warmup_steps);
+        return train.learning_rate * static_cast<double>(step) /
+               static_cast<double>(train.warmup_steps);
     }
     const double progress = static_cast<double>(step - train.warmup_steps) /
                             static_cast<double>(train.steps - train.warmup_steps);

@@ -19,7 +19,8 @@ Index own_size(const std::vector<Range>& pieces, int rank) {
 }  // namespace
 
 template <class Device>
-Optimizer<Device>::Optimizer(const Parameters<Device>& parameters, const Communicator<Device>& world)
+Optimizer<Device>::Optimizer(const Parameters<Device>& parameters,
+                             const Communicator<Device>& world)
     : world_(world),
       pieces_(equal_pieces(parameters.size(), world.size(), piece)),
       gradient_(own_size(pieces_, world.rank())),
@@ -30,17 +31,20 @@ template <class Device>
 double Optimizer<Device>::reduce(Parameters<Device>& parameters, const Stream<Device>& stream,
                                  PhaseTimer& timer) {
     const PhaseScope sync(timer, Phase::gradient_sync);
-    world_.reduce_scatter_sum(View<Device, const float, 1>(parameters.gradients()), gradient_.view(), pieces_);
+    world_.reduce_scatter_sum(View<Device, const float, 1>(parameters.gradients()),
+                              gradient_.view(), pieces_);
     return std::sqrt(world_.sum(squared_norm(stream, gradient_.view())));
 }
 
 // g *= min(1, clip / (norm + 1e-6)), then AdamW on this rank's range, tensor by tensor
 template <class Device>
 void Optimizer<Device>::step(Parameters<Device>& parameters, const Stream<Device>& stream,
-                             const Options::Train& train, Index step, double norm, PhaseTimer& timer) {
+                             const Options::Train& train, Index step, double norm,
+                             PhaseTimer& timer) {
     {
         const PhaseScope updating(timer, Phase::optimizer);
-        const double clip = train.clip_norm > 0 ? std::min(1.0, train.clip_norm / (norm + 1e-6)) : 1.0;
+        const double clip =
+            train.clip_norm > 0 ? std::min(1.0, train.clip_norm / (norm + 1e-6)) : 1.0;
         const Range mine = range();
         for (const Parameter& parameter : parameters.table()) {
             const Range held{std::max(mine.begin, parameter.offset),
@@ -68,7 +72,8 @@ void Optimizer<Device>::step(Parameters<Device>& parameters, const Stream<Device
 
 template <class Device>
 std::size_t Optimizer<Device>::bytes(Index trainables, int ranks) {
-    return 3 * sizeof(float) * static_cast<std::size_t>(equal_pieces(trainables, ranks, piece).back().size());
+    return 3 * sizeof(float) *
+           static_cast<std::size_t>(equal_pieces(trainables, ranks, piece).back().size());
 }
 
 LONGLORA_INSTANTIATE(Optimizer);

@@ -20,8 +20,8 @@ public:
     // not finite when any gradient is not.
     double reduce(Parameters<Device>& parameters, const Stream<Device>& stream, PhaseTimer& timer);
     // Clips, updates, gathers.
-    void step(Parameters<Device>& parameters, const Stream<Device>& stream, const Options::Train& train,
-              Index step, double norm, PhaseTimer& timer);
+    void step(Parameters<Device>& parameters, const Stream<Device>& stream,
+              const Options::Train& train, Index step, double norm, PhaseTimer& timer);
 
     const std::vector<Range>& pieces() const { return pieces_; }
     Range range() const { return pieces_[static_cast<std::size_t>(world_.rank())]; }

@@ -25,8 +25,8 @@ bool holds_run(const RunFolder& folder) {
 std::vector<CheckpointTensor> checkpoint_tensors(const std::vector<Parameter>& table) {
     std::vector<CheckpointTensor> tensors;
     for (const Parameter& parameter : table) {
-        tensors.push_back(
-            {parameter.shape.name, parameter.shape.rows, parameter.shape.columns, parameter.offset});
+        tensors.push_back({parameter.shape.name, parameter.shape.rows, parameter.shape.columns,
+                           parameter.offset});
     }
     return tensors;
 }

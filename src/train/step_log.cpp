@@ -25,13 +25,15 @@ View<Cpu, double, 1> view(std::vector<double>& values) {
 
 std::vector<LogQuantity> step_quantities() {
     std::vector<LogQuantity> quantities = {{"step", true}};
-    for (const char* name : {"loss", "learning_rate", "gradient_norm", "tokens", "seconds", "tokens_per_second",
-                             "flops_per_second", "peak_bytes_host", "peak_bytes_device", "halo_bytes"}) {
+    for (const char* name :
+         {"loss", "learning_rate", "gradient_norm", "tokens", "seconds", "tokens_per_second",
+          "flops_per_second", "peak_bytes_host", "peak_bytes_device", "halo_bytes"}) {
         quantities.push_back({name});
     }
     for (std::size_t p = 1; p < phases; ++p) {
         for (const char* over_ranks : {"min", "mean", "max"}) {
-            quantities.push_back({std::string("seconds_") + phase_name(static_cast<Phase>(p)) + "_" + over_ranks});
+            quantities.push_back(
+                {std::string("seconds_") + phase_name(static_cast<Phase>(p)) + "_" + over_ranks});
         }
     }
     return quantities;

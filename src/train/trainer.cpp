@@ -23,7 +23,8 @@ namespace {
 constexpr double patience_seconds = 10;
 
 double now_seconds() {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
+        .count();
 }
 
 template <class Device>
@@ -42,8 +43,8 @@ Arena<Device> sized_arena(const TrainerSetup<Device>& setup, Index rank) {
 }  // namespace
 
 template <class Device>
-Trainer<Device>::Trainer(TrainerSetup<Device> setup, Mesh<Device>& mesh, Parameters<Device>& parameters,
-                         const WeightStore<Device>& store)
+Trainer<Device>::Trainer(TrainerSetup<Device> setup, Mesh<Device>& mesh,
+                         Parameters<Device>& parameters, const WeightStore<Device>& store)
     : setup_(std::move(setup)),
       mesh_(mesh),
       parameters_(parameters),
@@ -53,14 +54,16 @@ Trainer<Device>::Trainer(TrainerSetup<Device> setup, Mesh<Device>& mesh, Paramet
       arena_(sized_arena(setup_, mesh.sequence_index())),
       two_pass_(arena_, two_pass_shape(setup_), mesh.sequence_index()),
       optimizer_(parameters, mesh.world()),
-      data_(agree([&] { return TokenStream(setup_.options.data.train, setup_.config.vocabulary); })),
+      data_(
+          agree([&] { return TokenStream(setup_.options.data.train, setup_.config.vocabulary); })),
       evaluator_(setup_.config, setup_.tune),
       rows_{static_cast<std::uint64_t>(setup_.options.run.seed), setup_.options.train.batch,
             stream_rows(data_.size(), setup_.options.sequence.length)},
       row_flops_(row_flops(setup_.config, setup_.tune, setup_.plan.layout)) {
     two_pass_.connect(mesh.sequence(), timer_);
     agree([&] {
-        require(rows_.rows > 0, setup_.options.data.train + " holds " + std::to_string(data_.size()) +
+        require(rows_.rows > 0, setup_.options.data.train + " holds " +
+                                    std::to_string(data_.size()) +
                                     " tokens, fewer than one row of sequence.length + 1 = " +
                                     std::to_string(setup_.options.sequence.length + 1) +
                                     "; use more text or a shorter sequence.length");
@@ -98,7 +101,8 @@ double Trainer<Device>::count_labels(Index row) const {
     std::vector<std::int32_t> labels(static_cast<std::size_t>(length));
     const Index first = row_tokens(row, length).begin;
     data_.read_labels({first + 1, first + 1 + length}, labels);
-    return static_cast<double>(std::count_if(labels.begin(), labels.end(), [](auto l) { return l >= 0; }));
+    return static_cast<double>(
+        std::count_if(labels.begin(), labels.end(), [](auto l) { return l >= 0; }));
 }
 
 template <class Device>
@@ -131,20 +135,23 @@ std::optional<double> Trainer<Device>::accumulate_rows(Index step, const Batch& 
         }
         const Index row = batch.own_rows[static_cast<std::size_t>(turn)];
         const Index first = row_tokens(row, length).begin;
-        const auto read = [&](Range range, std::span<std::int32_t> tokens, std::span<std::int32_t> labels) {
+        const auto read = [&](Range range, std::span<std::int32_t> tokens,
+                              std::span<std::int32_t> labels) {
             data_.read({first + range.begin, first + range.end}, tokens);
             data_.read_labels({first + range.begin + 1, first + range.end + 1}, labels);
         };
         if (progress_) {
             two_pass_.set_progress([&](Index chunk, Pass pass) {
                 const auto chunks = static_cast<double>(setup_.plan.layout.chunks);
-                const double passed = pass == Pass::keep ? static_cast<double>(chunk)
-                                                         : chunks - 1 + 2 * (chunks - 1 - static_cast<double>(chunk));
+                const double passed =
+                    pass == Pass::keep ? static_cast<double>(chunk)
+                                       : chunks - 1 + 2 * (chunks - 1 - static_cast<double>(chunk));
                 const double fraction = (static_cast<double>(turn) + passed / (3 * chunks - 1)) /
                                         static_cast<double>(batch.turns);
                 progress_->inside(step, fraction,
-                                  std::string(pass == Pass::keep ? "pass 1" : "pass 2") + ", chunk " +
-                                      std::to_string(chunk + 1) + " of " + std::to_string(setup_.plan.layout.chunks));
+                                  std::string(pass == Pass::keep ? "pass 1" : "pass 2") +
+                                      ", chunk " + std::to_string(chunk + 1) + " of " +
+                                      std::to_string(setup_.plan.layout.chunks));
             });
         }
         const auto part = two_pass_.run(model_, stream_,
@@ -169,7 +176,8 @@ std::optional<StepRecord> Trainer<Device>::train_step(Index step) {
     StepRecord record;
     record.step = step;
     record.learning_rate = learning_rate(setup_.options.train, step);
-    record.tokens = static_cast<double>(setup_.options.train.batch * setup_.options.sequence.length);
+    record.tokens =
+        static_cast<double>(setup_.options.train.batch * setup_.options.sequence.length);
     record.flops = row_flops_ * static_cast<double>(setup_.options.train.batch);
     if (batch.labels > 0) {
         const auto loss = accumulate_rows(step, batch);
@@ -193,7 +201,8 @@ template <class Device>
 void Trainer<Device>::update(StepRecord& record) {
     record.gradient_norm = optimizer_.reduce(parameters_, stream_, timer_);
     if (std::isfinite(record.loss) && std::isfinite(record.gradient_norm)) {
-        optimizer_.step(parameters_, stream_, setup_.options.train, record.step, record.gradient_norm, timer_);
+        optimizer_.step(parameters_, stream_, setup_.options.train, record.step,
+                        record.gradient_norm, timer_);
         bad_steps_ = 0;
     } else {
         note_bad_step(record);
@@ -204,17 +213,18 @@ template <class Device>
 void Trainer<Device>::note_bad_step(const StepRecord& record) {
     ++bad_steps_;
     log_event(record.step, "non-finite",
-              "loss " + format_number(record.loss) + ", gradient norm " + format_number(record.gradient_norm) +
-                  ": step skipped");
+              "loss " + format_number(record.loss) + ", gradient norm " +
+                  format_number(record.gradient_norm) + ": step skipped");
     if (mesh_.is_root()) {
         warn("step " + std::to_string(record.step) + " skipped: loss or gradient is not finite (" +
              std::to_string(bad_steps_) + " in a row)");
     }
     if (bad_steps_ >= setup_.options.train.max_bad_steps) {
-        throw Error::of_all_ranks("loss or gradient was not finite in " + std::to_string(bad_steps_) +
-                                      " steps in a row (train.max_bad_steps); the last checkpoint stays: try a "
-                                      "lower train.learning_rate, or look at the data and the base model",
-                                  ExitCode::failure);
+        throw Error::of_all_ranks(
+            "loss or gradient was not finite in " + std::to_string(bad_steps_) +
+                " steps in a row (train.max_bad_steps); the last checkpoint stays: try a "
+                "lower train.learning_rate, or look at the data and the base model",
+            ExitCode::failure);
     }
 }
 
@@ -248,7 +258,8 @@ void Trainer<Device>::save(Index step) {
         return std::span<const float>(view.data(), static_cast<std::size_t>(view.size()));
     };
     const CheckpointPart<const float> part{mine, span(parameters_.weights().slice(mine)),
-                                           span(optimizer_.first_moment()), span(optimizer_.second_moment())};
+                                           span(optimizer_.first_moment()),
+                                           span(optimizer_.second_moment())};
     write_checkpoint(checkpoint_path(setup_.folder.checkpoints(), step), attributes,
                      checkpoint_tensors(parameters_.table()), part);
     agree([&] {
@@ -286,7 +297,8 @@ ExitCode Trainer<Device>::run() {
         if (mesh_.world().max(static_cast<std::int64_t>(stop_was_requested())) != 0) {
             return stop(done_);
         }
-        if (!is_last && setup_.options.evaluate.every > 0 && done_ % setup_.options.evaluate.every == 0) {
+        if (!is_last && setup_.options.evaluate.every > 0 &&
+            done_ % setup_.options.evaluate.every == 0) {
             evaluate(done_, "trained", model_);
         }
     }

@@ -30,7 +30,8 @@ struct TrainerSetup {
     LlamaConfig config;       // with the rope scaling of the run
     RunPlan plan;
     RunFolder folder;
-    Attributes attributes;  // of log and checkpoints: options, version, mesh, device, base fingerprint
+    Attributes
+        attributes;  // of log and checkpoints: options, version, mesh, device, base fingerprint
     int threads;
 };
 
@@ -93,8 +94,8 @@ private:
     std::optional<RunLog> log_;  // rank 0
     std::optional<Progress> progress_;
     std::vector<EvaluationRow> evaluations_;
-    Index done_ = 0;       // steps
-    Index saved_ = -1;     // step of the newest checkpoint
+    Index done_ = 0;    // steps
+    Index saved_ = -1;  // step of the newest checkpoint
     double tokens_seen_ = 0;
     Index bad_steps_ = 0;  // in a row
     double step_start_ = 0;

@@ -23,7 +23,8 @@ void Trainer<Device>::open_log() {
                                     [](const std::string& text) { warn(text); }));
         evaluations_ = read_log(setup_.folder.log()).evaluations;
     });
-    log_event(done_, done_ == 0 ? "started" : "resumed", std::to_string(mesh_.world().size()) + " ranks");
+    log_event(done_, done_ == 0 ? "started" : "resumed",
+              std::to_string(mesh_.world().size()) + " ranks");
 }
 
 template <class Device>
@@ -73,7 +74,8 @@ void Trainer<Device>::evaluate(Index step, const std::string& name, const Llama<
     }
     const Options::Evaluate& options = setup_.options.evaluate;
     const auto results = evaluator_.run(
-        model, *validation_, {setup_.options.evaluation_contexts(), options.stride, options.tokens}, stream_);
+        model, *validation_, {setup_.options.evaluation_contexts(), options.stride, options.tokens},
+        stream_);
     if (!log_) {
         return;
     }
@@ -104,13 +106,15 @@ std::string Trainer<Device>::evaluation_table() const {
     for (const auto& [name, title] : models) {
         std::vector<std::string> cells = {title};
         for (const Index context : contexts) {
-            const auto newest =
-                std::find_if(evaluations_.rbegin(), evaluations_.rend(), [&](const EvaluationRow& row) {
-                    return row.model == name && row.context == context;
-                });
-            cells.push_back(newest == evaluations_.rend() ? "-" : format_number(newest->perplexity));
+            const auto newest = std::find_if(evaluations_.rbegin(), evaluations_.rend(),
+                                             [&](const EvaluationRow& row) {
+                                                 return row.model == name && row.context == context;
+                                             });
+            cells.push_back(newest == evaluations_.rend() ? "-"
+                                                          : format_number(newest->perplexity));
         }
-        if (std::any_of(cells.begin() + 1, cells.end(), [](const auto& cell) { return cell != "-"; })) {
+        if (std::any_of(cells.begin() + 1, cells.end(),
+                        [](const auto& cell) { return cell != "-"; })) {
             table.add(cells);
         }
     }

@@ -45,7 +45,10 @@ LayerRun<Device> TwoPass<Device>::begin(const Llama<Device>& model, const Stream
     row.read(range, {tokens_.data(), static_cast<std::size_t>(tokens_.size())},
              {labels_.data(), static_cast<std::size_t>(labels_.size())});
     model.set_position(scratch_, range.begin);
-    return {stream, scratch_, {shape_.tune.dropout, row.dropout_key, range.begin}, static_cast<float>(shape_.config.rms_epsilon)};
+    return {stream,
+            scratch_,
+            {shape_.tune.dropout, row.dropout_key, range.begin},
+            static_cast<float>(shape_.config.rms_epsilon)};
 }
 
 template <class Device>
@@ -68,7 +71,7 @@ std::optional<double> TwoPass<Device>::run(const Llama<Device>& model, const Str
         PhaseScope forward(*timer_, Phase::forward);
         auto layers = begin(model, stream, row, chunk, Pass::compute);
         model.forward(layers, input, activations_, exchange_);
-        loss += model.loss(layers, input, activations_.last(), row.scale, true);
+        loss += model.loss(layers, {activations_.last(), labels_, row.scale, true});
         const PhaseScope backward(*timer_, Phase::backward);
         model.backward(layers, input, activations_, exchange_);
     }

@@ -8,8 +8,8 @@
 namespace longlora {
 
 // Reads the inputs and labels of tokens `range` of the row at hand (range counts from its start).
-using ReadTokens =
-    std::function<void(Range range, std::span<std::int32_t> tokens, std::span<std::int32_t> labels)>;
+using ReadTokens = std::function<void(Range range, std::span<std::int32_t> tokens,
+                                      std::span<std::int32_t> labels)>;
 
 // Asked between chunks; true: give the row up.
 using ShouldStop = std::function<bool()>;
@@ -33,18 +33,20 @@ public:
 
     struct Row {
         ReadTokens read;
-        float scale;               // 1 / labels of the whole step
-        std::uint64_t dropout_key; // of (seed, step, row)
+        float scale;                // 1 / labels of the whole step
+        std::uint64_t dropout_key;  // of (seed, step, row)
     };
     // Adds the row's gradients to the model's; returns this rank's part of the loss, or nothing
     // when `should_stop` said so (the gradients are then incomplete).
-    std::optional<double> run(const Llama<Device>& model, const Stream<Device>& stream, const Row& row,
-                              const ShouldStop& should_stop);
+    std::optional<double> run(const Llama<Device>& model, const Stream<Device>& stream,
+                              const Row& row, const ShouldStop& should_stop);
     // As many questions as run() asks, for a replica without a row; true when the answer was yes.
     bool idle(const ShouldStop& should_stop) const;
 
     // Tests and progress: called with chunk and pass before each chunk.
-    void set_progress(std::function<void(Index chunk, Pass pass)> progress) { progress_ = std::move(progress); }
+    void set_progress(std::function<void(Index chunk, Pass pass)> progress) {
+        progress_ = std::move(progress);
+    }
     ContextExchange<Device>& exchange() { return exchange_; }
 
 private:

@@ -3,7 +3,6 @@
 A test is called with the executable: layouts_test.py build/longlora_hpc [unittest arguments].
 """
 
-import json
 import os
 import re
 import signal

@@ -1,7 +1,7 @@
 #include "data/tokenizer.hpp"
 
 #include <algorithm>
-#include <chrono>
+#include <ctime>
 #include <numeric>
 
 #include <boost/test/unit_test.hpp>
@@ -112,11 +112,11 @@ BOOST_AUTO_TEST_CASE(a_novel_takes_seconds) {
     const Tokenizer tokenizer = Tokenizer::sentencepiece(path);
     BOOST_TEST(tokenizer.vocabulary_size() == 32000);
     const std::string text = test::read_file(novel);
-    const auto start = std::chrono::steady_clock::now();
+    const std::clock_t start = std::clock();  // of this process: other work on the machine aside
     const auto ids = tokenizer.encode(text);
-    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-    BOOST_TEST_MESSAGE(ids.size() << " tokens in " << seconds.count() << " s");
-    BOOST_TEST(seconds.count() < 60);
+    const double seconds = static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
+    BOOST_TEST_MESSAGE(ids.size() << " tokens in " << seconds << " s");
+    BOOST_TEST(seconds < 60);
     BOOST_TEST(tokenizer.decode(ids) == text);
 }
 

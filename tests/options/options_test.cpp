@@ -10,6 +10,7 @@ using longlora::test::refusal;
 namespace {
 
 // Another value than the built-in one, of each type.
+void change(bool& field) { field = !field; }
 void change(std::string& field) { field += "x,\ty # z"; }
 void change(Index& field) { field += 3; }
 void change(double& field) { field = field / 3 + 1e-7; }

@@ -101,7 +101,7 @@ BOOST_AUTO_TEST_CASE(numbers_out_of_range) {
         {{{"run.keep", "0"}}, 1, {"run.keep"}},
         {{{"comm.timeout", "0"}}, 1, {"comm.timeout"}},
         {{{"log.every", "0"}}, 1, {"log.every"}},
-        {{{"evaluate.stride", "0"}}, 1, {"evaluate.stride"}},
+        {{{"evaluate.stride", "-1"}}, 1, {"evaluate.stride"}},
         {{{"model.heads", "0"}}, 1, {"model.heads"}},
         {{{"model.vocabulary", "-1"}}, 1, {"model.vocabulary"}},
     });

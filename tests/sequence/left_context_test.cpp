@@ -7,8 +7,11 @@
 #include <boost/test/unit_test.hpp>
 
 #include "core/error.hpp"
+#include "sequence/visible.hpp"
 
 using namespace longlora;
+using longlora::test::is_shifted;
+using longlora::test::is_visible;
 
 namespace {
 
@@ -45,26 +48,6 @@ void for_layouts(const Check& check) {
             }
         }
     }
-}
-
-bool is_shifted(const Layout& layout, const Heads& heads, Index head) {
-    return layout.pattern == Pattern::shifted ||
-           (layout.pattern == Pattern::s2 && head >= heads.query / 2);
-}
-
-// mathematics.md, section 1: j <= p and group_q(j) == group_q(p). With wrap the original's way, which
-// is written differently: the ring rolled by h, then plain groups.
-bool is_visible(const Layout& layout, bool shifted, Index p, Index j) {
-    if (layout.pattern == Pattern::full) {
-        return j <= p;
-    }
-    const Index half = layout.group / 2;
-    if (shifted && layout.boundary == Boundary::wrap) {
-        const auto rolled = [&](Index t) { return (t - half + layout.length) % layout.length; };
-        return rolled(j) <= rolled(p) && rolled(j) / layout.group == rolled(p) / layout.group;
-    }
-    const auto group = [&](Index t) { return (shifted ? t + half : t) / layout.group; };
-    return j <= p && group(j) == group(p);
 }
 
 // How often a plan lists each (query, key, head).

@@ -1,6 +1,5 @@
 // Boost.Test under MPI: every rank runs the same cases, the worst result is everybody's.
 #include <boost/test/unit_test.hpp>
-
 #include <mpi.h>
 
 #include "comm/environment.hpp"
