@@ -36,7 +36,7 @@ void adopt_run(Options& options, const RunFolder& folder) {
 }
 
 std::string model_kind(const Options& options, const ModelSetup& setup) {
-    if (uses_run(options) || setup.adapter) {
+    if (uses_run(options) || setup.base.adapter() != nullptr) {
         return "trained";
     }
     return setup.config.rope == setup.base.config().rope ? "base" : "interpolated";
@@ -69,7 +69,8 @@ int evaluate_command(Options options) {
     if (uses_run(options)) {
         adopt_run(options, folder);
     }
-    ModelSetup setup = set_up_model(options);
+    agree([&] { validate(options, world.size()); });
+    const ModelSetup setup = set_up_model(options);
     const auto data = agree([&] {
         require(!options.data.validation.empty(),
                 "evaluate needs held-out tokens: set data.validation to a tokens.h5, .bin or .npy "

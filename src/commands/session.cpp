@@ -64,10 +64,16 @@ TuneMode tune_mode(choice::Mode mode) {
     return TuneMode::lora_plus;
 }
 
-LlamaConfig with_rope(LlamaConfig config, const Options& options) {
+// The scaling of the options where one is given, else config.json's; which it was stands in the
+// options afterwards, so that log and checkpoint say what was used.
+LlamaConfig with_rope(LlamaConfig config, Options& options) {
     if (options.is_given("rope.scaling") || options.is_given("rope.factor")) {
-        config.rope = {to_text(options.rope.scaling), options.rope.factor};
+        const bool is_none = options.rope.scaling == choice::Scaling::none;
+        config.rope = is_none ? RopeScaling{}
+                              : RopeScaling{to_text(options.rope.scaling), options.rope.factor};
     }
+    options.rope.scaling = from_text<choice::Scaling>(config.rope.type, "rope.scaling");
+    options.rope.factor = config.rope.factor;
     return config;
 }
 
@@ -76,16 +82,17 @@ LlamaConfig with_rope(LlamaConfig config, const Options& options) {
 ModelSetup set_up_model(Options& options) {
     return agree([&] {
         BaseWeights base = open_base(options);
-        std::optional<AdapterFiles> adapter;
         if (!options.tune.adapter.empty()) {
-            adapter = AdapterFiles::open(options.tune.adapter);
+            const auto adapter =
+                std::make_shared<const AdapterFiles>(AdapterFiles::open(options.tune.adapter));
             adapter->check(base.config());
             adopt_adapter(*adapter, options);
+            base.set_adapter(adapter);
         }
         const Tune tune{tune_mode(options.tune.mode), options.tune.rank, options.tune.alpha,
                         options.tune.dropout, options.targets()};
         const LlamaConfig config = with_rope(base.config(), options);
-        return ModelSetup{std::move(base), std::move(adapter), tune, config};
+        return ModelSetup{std::move(base), tune, config};
     });
 }
 

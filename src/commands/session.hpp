@@ -1,7 +1,5 @@
 #pragma once
 
-#include <optional>
-
 #include "io/adapter.hpp"
 #include "model/base_weights.hpp"
 #include "model/llama.hpp"
@@ -13,7 +11,6 @@ namespace longlora {
 // The base model, and what is trained of it, as the options say.
 struct ModelSetup {
     BaseWeights base;
-    std::optional<AdapterFiles> adapter;
     Tune tune;
     LlamaConfig config;  // the base's, with the rope scaling of the options where it is given
 };
@@ -30,8 +27,7 @@ struct Session {
         : parameters(trainable_parameters(setup.config, setup.tune)),
           store(setup.base, parameters),
           model(setup.config, setup.tune, parameters, store) {
-        initialise_trainables(parameters, setup.base, setup.adapter ? &*setup.adapter : nullptr,
-                              seed);
+        initialise_trainables(parameters, setup.base, setup.base.adapter(), seed);
     }
     Session(const Session&) = delete;
     Session& operator=(const Session&) = delete;

@@ -32,6 +32,11 @@ std::optional<SavedRun> settle_resume(Options& options, const RunFolder& folder)
             saved || options.run.resume != choice::Resume::require,
             "run.resume is require, but " + folder.checkpoints() +
                 " has no intact checkpoint; set run.directory to the run, or run.resume to auto");
+        // To start anew over them would cut the log back to nothing.
+        require(saved || checkpoint_steps(folder.checkpoints()).empty(),
+                folder.checkpoints() +
+                    " has checkpoints, but none is intact; move them away to start anew, or choose "
+                    "another run.directory");
         if (saved) {
             const auto texts = text_attributes(saved->attributes);
             const auto differences = physics_differences(texts, options);
@@ -102,6 +107,20 @@ void check_base(const SavedRun& saved, std::uint64_t fingerprint, const BaseWeig
     });
 }
 
+// Rows to train on and tokens to score: asked before anything is built, and by a dry run.
+void check_data(const Options& options, Index vocabulary) {
+    const TokenStream data(options.data.train, vocabulary);
+    require(stream_rows(data.size(), options.sequence.length) > 0,
+            options.data.train + " holds " + std::to_string(data.size()) +
+                " tokens, fewer than one row of sequence.length + 1 = " +
+                std::to_string(options.sequence.length + 1) +
+                "; use more text or a shorter sequence.length");
+    if (!options.data.validation.empty()) {
+        scored_labels({options.evaluation_contexts(), 0, 0},
+                      TokenStream(options.data.validation, vocabulary));
+    }
+}
+
 void announce(const RunPlan& plan, const Options& options, const ModelSetup& setup, int world) {
     say("model " + setup.base.name() + ", " +
         format_count(
@@ -135,9 +154,10 @@ int train_command(Options options, bool is_dry_run) {
     const RunFolder folder{options.run_directory()};
     const auto saved = settle_resume(options, folder);
     const auto warnings = agree([&] {
-        require(!options.data.train.empty(),
-                "train needs tokens: set data.train to a tokens.h5 (made by `longlora_hpc prepare`), a "
-                "flat .bin or a .npy file, or start without any option for the demonstration");
+        require(
+            !options.data.train.empty(),
+            "train needs tokens: set data.train to a tokens.h5 (made by `longlora_hpc prepare`), a "
+            "flat .bin or a .npy file, or start without any option for the demonstration");
         return validate(options, world.size());
     });
     if (is_root) {
@@ -148,7 +168,7 @@ int train_command(Options options, bool is_dry_run) {
     const ModelSetup setup = set_up_model(options);
     const RunPlan plan = plan_run(plan_request(options, setup, saved), world);
     if (is_dry_run) {
-        agree([&] { TokenStream(options.data.train, setup.config.vocabulary); });
+        agree([&] { check_data(options, setup.config.vocabulary); });
         print_dry_run({options, setup, plan, folder.path}, world);
         return static_cast<int>(ExitCode::done);
     }
@@ -159,6 +179,7 @@ int train_command(Options options, bool is_dry_run) {
     if (is_finished(options, saved, folder)) {
         return static_cast<int>(ExitCode::done);
     }
+    agree([&] { check_data(options, setup.config.vocabulary); });
     const int threads = options.parallel.threads > 0 ? static_cast<int>(options.parallel.threads)
                                                      : threads_per_rank(world);
     if (is_root) {

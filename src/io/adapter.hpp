@@ -17,8 +17,8 @@ struct AdapterConfig {
     Index rank = 8;      // R
     double alpha = 16;   //
     double dropout = 0;  // [0, 1)
-    std::vector<std::string>
-        targets;  // of q_proj k_proj v_proj o_proj gate_proj up_proj down_proj, in that order
+    // Of q_proj k_proj v_proj o_proj gate_proj up_proj down_proj, in that order.
+    std::vector<std::string> targets;
 
     bool operator==(const AdapterConfig&) const = default;
 };
@@ -49,7 +49,7 @@ public:
     void read(const TensorShape& tensor, Range rows, std::span<float> out) const;
     void read(const TensorShape& tensor, std::span<float> out) const;
 
-    // Compares the file with the model: every A and B there with the right shape, all else a
+    // Compares the file with the model: every A and B there with the right shape, all else an
     // embedding, norm or head of the base with its shape; with a tied head embed_tokens and lm_head
     // both or neither, and equal. All faults in one Error.
     void check(const LlamaConfig& model) const;

@@ -1,8 +1,6 @@
 #include "io/checkpoint_file.hpp"
 
 #include <algorithm>
-#include <array>
-#include <bit>
 #include <charconv>
 #include <cstdint>
 #include <cstdio>
@@ -11,168 +9,16 @@
 #include "comm/communicator.hpp"
 #include "comm/environment.hpp"
 #include "core/error.hpp"
-#include "core/random.hpp"
 #include "core/text.hpp"
-#include "io/digest.hpp"
+#include "io/checkpoint_parts.hpp"
 #include "io/hdf5_together.hpp"
 
 namespace longlora {
 namespace {
 
-constexpr Index chunk_elements = 262144;  // 1 MiB
-constexpr auto digest_name = "digest";
-constexpr auto attributes_digest_name = "attributes_digest";
-const std::array<std::string, 3> groups{"/trainable", "/moments/first", "/moments/second"};
-
-template <class T>
-std::array<std::span<T>, 3> arrays_of(const CheckpointPart<T>& part) {
-    return {part.weights, part.first, part.second};
+CheckpointPart<const float> as_source(const CheckpointPart<float>& part) {
+    return {part.range, part.weights, part.first, part.second};
 }
-
-// The elements of a tensor that lie in a range of the flat array, counted from the tensor's begin.
-Range elements_in(const CheckpointTensor& tensor, Range range) {
-    const Index begin = std::clamp<Index>(range.begin - tensor.offset, 0, tensor.size());
-    return {begin, std::clamp<Index>(range.end - tensor.offset, begin, tensor.size())};
-}
-
-template <class T>
-std::span<T> values_of(const CheckpointTensor& tensor, Range elements, Range range,
-                       std::span<T> array) {
-    const Index begin = elements.empty() ? 0 : tensor.offset + elements.begin - range.begin;
-    return array.subspan(static_cast<std::size_t>(begin),
-                         static_cast<std::size_t>(elements.size()));
-}
-
-// ---- digests
-
-// A sum over elements modulo 2^64, so that it can be formed in pieces, cut anywhere.
-std::uint64_t digest_elements(Range elements, std::span<const float> values) {
-    std::uint64_t sum = 0;
-    auto index = static_cast<std::uint64_t>(elements.begin);
-    for (const float value : values) {
-        sum += mix_bits(index << 32U ^ std::bit_cast<std::uint32_t>(value));
-        ++index;
-    }
-    return sum;
-}
-
-using Digests = std::vector<std::uint64_t>;  // of each tensor in each group
-
-std::size_t place(std::size_t group, std::size_t tensor) { return tensor * groups.size() + group; }
-
-// Collective. Of the whole tensors, from the parts that the ranks hold.
-template <class T>
-Digests digest_tensors(std::span<const CheckpointTensor> tensors, const CheckpointPart<T>& mine) {
-    Digests digests(groups.size() * tensors.size());
-    for (std::size_t t = 0; t < tensors.size(); ++t) {
-        const Range elements = elements_in(tensors[t], mine.range);
-        for (std::size_t g = 0; g < groups.size(); ++g) {
-            digests[place(g, t)] = digest_elements(
-                elements, values_of(tensors[t], elements, mine.range, arrays_of(mine)[g]));
-        }
-    }
-    const auto count = static_cast<Index>(digests.size());
-    Communicator<Cpu>::world().all_reduce_sum(View<Cpu, std::uint64_t, 1>(digests.data(), count));
-    return digests;
-}
-
-// Over all that is not a tensor's element: attributes, names, shapes, tensors' digests. It does not
-// depend on the order of the tensors.
-std::uint64_t digest_attributes(const Attributes& attributes,
-                                std::span<const CheckpointTensor> tensors, const Digests& digests) {
-    std::uint64_t sum = 0;
-    for (const auto& [name, value] : attributes) {
-        const std::uint64_t held = std::visit(
-            []<class T>(const T& plain) {
-                if constexpr (std::is_same_v<T, std::string>) {
-                    return digest_of(plain);
-                } else {
-                    return std::bit_cast<std::uint64_t>(plain);
-                }
-            },
-            value);
-        sum += mix_bits(digest_of(name) ^ mix_bits(held + value.index()));
-    }
-    for (std::size_t t = 0; t < tensors.size(); ++t) {
-        std::uint64_t all = digest_of(tensors[t].name);
-        all = mix_bits(all ^ static_cast<std::uint64_t>(tensors[t].rows));
-        all = mix_bits(all ^ static_cast<std::uint64_t>(tensors[t].columns));
-        for (std::size_t g = 0; g < groups.size(); ++g) {
-            all = mix_bits(all ^ digests[place(g, t)]);
-        }
-        sum += all;
-    }
-    return sum;
-}
-
-// ---- what both directions ask of the caller
-
-Index total_size(std::span<const CheckpointTensor> tensors) {
-    Index total = 0;
-    for (const CheckpointTensor& tensor : tensors) {
-        total += tensor.size();
-    }
-    return total;
-}
-
-// Elements of tensors in a range of the flat array, the padding between tensors left out.
-Index held_size(std::span<const CheckpointTensor> tensors, Range range) {
-    Index held = 0;
-    for (const CheckpointTensor& tensor : tensors) {
-        held += Range{std::max(range.begin, tensor.offset),
-                      std::min(range.end, tensor.offset + tensor.size())}
-                    .size();
-    }
-    return held;
-}
-
-template <class T>
-void check_parts(std::span<const CheckpointTensor> tensors, const CheckpointPart<T>& mine) {
-    const Index held = Communicator<Cpu>::world().sum(held_size(tensors, mine.range));
-    together(SharedWork::independent, [&] {
-        ensure(held == total_size(tensors), "the ranks' parts do not cover the trainables once");
-        for (const auto& array : arrays_of(mine)) {
-            ensure(static_cast<Index>(array.size()) == mine.range.size(),
-                   "a part of the checkpoint has another size than its range");
-        }
-        for (const CheckpointTensor& tensor : tensors) {
-            ensure(tensor.name.find('/') == std::string::npos,
-                   "a tensor's name must not hold a slash: " + tensor.name);
-        }
-    });
-}
-
-// ---- writing
-
-Index bytes_needed(std::span<const CheckpointTensor> tensors) {
-    Index bytes = Index{4} << 20U;  // attributes and the file's own structure
-    for (const CheckpointTensor& tensor : tensors) {
-        const Index last_chunk = tensor.size() > chunk_elements ? chunk_elements : 0;
-        bytes += 3 * (4 * (tensor.size() + last_chunk) + 4096);
-    }
-    return bytes;
-}
-
-// Dataset by dataset; every rank takes part in each, whether or not it holds some of it.
-void write_tensors(Hdf5File& file, std::span<const CheckpointTensor> tensors,
-                   const CheckpointPart<const float>& mine, const Digests& digests) {
-    for (const char* group : {"/trainable", "/moments", "/moments/first", "/moments/second"}) {
-        file.create_group(group);
-    }
-    for (std::size_t t = 0; t < tensors.size(); ++t) {
-        const Range elements = elements_in(tensors[t], mine.range);
-        for (std::size_t g = 0; g < groups.size(); ++g) {
-            Hdf5Dataset dataset = file.create_dataset(
-                groups[g] + "/" + tensors[t].name,
-                {.type = Hdf5Type::float32, .shape = tensors[t].shape(), .chunk = chunk_elements});
-            dataset.write_attribute(digest_name, digests[place(g, t)]);
-            dataset.write(elements,
-                          values_of(tensors[t], elements, mine.range, arrays_of(mine)[g]));
-        }
-    }
-}
-
-// ---- reading
 
 struct Description {
     CheckpointDescription content;
@@ -184,9 +30,9 @@ std::string damaged(const std::string& path) { return path + " is damaged: "; }
 CheckpointTensor describe_tensor(const Hdf5File& file, const std::string& name, Digests& digests) {
     CheckpointTensor tensor{name, 0, 0, 0};
     std::vector<Index> shape;
-    for (const std::string& group : groups) {
+    for (const std::string& group : checkpoint_groups) {
         const Hdf5Dataset dataset = file.dataset(group + "/" + name);
-        if (group == groups.front()) {
+        if (group == checkpoint_groups.front()) {
             shape = dataset.shape();
         }
         const Attribute digest = dataset.attribute(digest_name);
@@ -202,7 +48,7 @@ CheckpointTensor describe_tensor(const Hdf5File& file, const std::string& name, 
 
 Description describe(const Hdf5File& file) {
     Description found;
-    for (const std::string& name : file.names(groups.front())) {
+    for (const std::string& name : file.names(checkpoint_groups.front())) {
         const Index offset = total_size(found.content.tensors);
         found.content.tensors.push_back(describe_tensor(file, name, found.digests));
         found.content.tensors.back().offset = offset;
@@ -219,8 +65,10 @@ Description describe(const Hdf5File& file) {
 
 Description describe_file(const std::string& path) {
     const Hdf5File file = Hdf5File::open(path);
-    require(file.contains(groups[0]) && file.contains(groups[1]) && file.contains(groups[2]),
-            path + " is not a checkpoint: it has no " + join({groups.begin(), groups.end()}, ", "));
+    require(file.contains(checkpoint_groups[0]) && file.contains(checkpoint_groups[1]) &&
+                file.contains(checkpoint_groups[2]),
+            path + " is not a checkpoint: it has no " +
+                join({checkpoint_groups.begin(), checkpoint_groups.end()}, ", "));
     return describe(file);
 }
 
@@ -236,15 +84,15 @@ Digests match(const std::string& path, const Description& file,
         "; it belongs to a run with another model or other tune options: resume with those, or "
         "choose another run.directory";
     const std::vector<CheckpointTensor>& held = file.content.tensors;
-    Digests digests(groups.size() * tensors.size());
+    Digests digests(group_count * tensors.size());
     for (std::size_t t = 0; t < tensors.size(); ++t) {
         const auto found = std::find_if(held.begin(), held.end(), [&](const auto& candidate) {
             return candidate.name == tensors[t].name && candidate.shape() == tensors[t].shape();
         });
         require(found != held.end(), path + " does not hold " + shape_text(tensors[t]) + remedy);
-        for (std::size_t g = 0; g < groups.size(); ++g) {
-            digests[place(g, t)] =
-                file.digests[place(g, static_cast<std::size_t>(found - held.begin()))];
+        for (std::size_t g = 0; g < group_count; ++g) {
+            digests[digest_place(g, t)] =
+                file.digests[digest_place(g, static_cast<std::size_t>(found - held.begin()))];
         }
     }
     require(held.size() == tensors.size(), path + " holds " + std::to_string(held.size()) +
@@ -259,8 +107,8 @@ void read_part(const std::string& path, std::span<const CheckpointTensor> tensor
     const Hdf5File file = Hdf5File::open(path);
     for (const CheckpointTensor& tensor : tensors) {
         const Range elements = elements_in(tensor, mine.range);
-        for (std::size_t g = 0; g < groups.size() && !elements.empty(); ++g) {
-            file.dataset(groups[g] + "/" + tensor.name)
+        for (std::size_t g = 0; g < group_count && !elements.empty(); ++g) {
+            file.dataset(checkpoint_groups[g] + "/" + tensor.name)
                 .read(elements, values_of(tensor, elements, mine.range, arrays_of(mine)[g]));
         }
     }
@@ -269,10 +117,10 @@ void read_part(const std::string& path, std::span<const CheckpointTensor> tensor
 void read_and_verify(const std::string& path, std::span<const CheckpointTensor> tensors,
                      const CheckpointPart<float>& mine, const Digests& expected) {
     together(SharedWork::independent, [&] { read_part(path, tensors, mine); });
-    const Digests found = digest_tensors(tensors, mine);
+    const Digests found = digest_tensors(tensors, as_source(mine));
     const auto differing = std::mismatch(found.begin(), found.end(), expected.begin()).first;
     if (differing != found.end()) {  // on every rank alike
-        const auto t = static_cast<std::size_t>(differing - found.begin()) / groups.size();
+        const auto t = static_cast<std::size_t>(differing - found.begin()) / group_count;
         throw Error::of_all_ranks(damaged(path) + tensors[t].name + " does not match its digest",
                                   ExitCode::bad_input);
     }
@@ -326,48 +174,9 @@ bool is_intact(const Notify& notify, const std::function<void()>& read) {
 
 }  // namespace
 
-void write_checkpoint(const std::string& path, const Attributes& attributes,
-                      std::span<const CheckpointTensor> tensors,
-                      const CheckpointPart<const float>& mine) {
-    check_parts(tensors, mine);
-    const Digests digests = digest_tensors(tensors, mine);
-    const std::uint64_t digest = digest_attributes(attributes, tensors, digests);
-    const auto world = Communicator<Cpu>::world();
-    const bool is_same = world.min(digest) == world.max(digest);
-    std::optional<UnfinishedFile> unfinished;  // on rank 0, which removes it if anything fails
-    const auto reserve = [&] {
-        if (unfinished) {
-            reserve_space(unfinished->path(), bytes_needed(tensors));
-        }
-    };
-    together(SharedWork::independent, [&] {
-        ensure(is_same, "the ranks disagree on the attributes of " + path);
-        if (world.rank() == 0) {
-            make_folders(folder_of(path));
-            unfinished.emplace(path);
-        }
-        reserve();
-    });
-    std::optional<Hdf5File> file;
-    together(SharedWork::collective,
-             [&] { file = Hdf5File::create(path + ".tmp", Access::all_ranks); });
-    together(SharedWork::independent, reserve);  // creating the file has freed it
-    together(SharedWork::collective, [&] {
-        write_tensors(*file, tensors, mine, digests);
-        file->write_attributes(attributes);
-        file->write_attribute(attributes_digest_name, digest);
-        file->close();
-    });
-    together(SharedWork::independent, [&] {
-        if (unfinished) {
-            unfinished->publish();
-        }
-    });
-}
-
 Attributes read_checkpoint(const std::string& path, std::span<const CheckpointTensor> tensors,
                            const CheckpointPart<float>& mine) {
-    check_parts(tensors, mine);
+    check_parts(tensors, as_source(mine));
     Description file;
     Digests digests;
     together(SharedWork::independent, [&] {
@@ -386,7 +195,7 @@ std::optional<LoadedCheckpoint> load_newest_checkpoint(const std::string& folder
                                                        std::span<const CheckpointTensor> tensors,
                                                        const CheckpointPart<float>& mine,
                                                        const Notify& notify) {
-    check_parts(tensors, mine);
+    check_parts(tensors, as_source(mine));
     const std::vector<Index> steps = agreed_steps(folder);
     for (const Index step : steps) {
         const std::string path = checkpoint_path(folder, step);

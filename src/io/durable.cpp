@@ -44,7 +44,7 @@ void sync_folder(const std::string& path) {
 void reserve_space(const std::string& path, Index bytes) {
     const int descriptor = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     ensure(descriptor >= 0, "cannot create " + path + ": " + reason());
-    // The file keeps its length; blocks that it does not come to use are freed when it is cut.
+    // The file keeps its length; publish() frees blocks that it does not come to use.
     const int error = fallocate(descriptor, FALLOC_FL_KEEP_SIZE, 0, bytes) == 0 ? 0 : errno;
     struct statvfs disk {};
     const bool is_known = fstatvfs(descriptor, &disk) == 0;
@@ -66,6 +66,9 @@ UnfinishedFile::~UnfinishedFile() {
 }
 
 void UnfinishedFile::publish() {
+    // Frees what reserve_space() has taken beyond the end.
+    std::error_code ignored;
+    std::filesystem::resize_file(path_, std::filesystem::file_size(path_, ignored), ignored);
     sync_file(path_);
     ensure(std::rename(path_.c_str(), final_path_.c_str()) == 0,
            "cannot rename " + path_ + " to " + final_path_ + ": " + reason());

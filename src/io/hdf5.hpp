@@ -151,7 +151,8 @@ struct Hdf5Layout {
 class Hdf5File : public Hdf5Object {
 public:
     static Hdf5File create(const std::string& path, Access access = Access::serial);
-    static Hdf5File open(const std::string& path, Access access = Access::serial);  // to read
+    static Hdf5File open(const std::string& path, Access access = Access::serial);    // to read
+    static Hdf5File extend(const std::string& path, Access access = Access::serial);  // to add to
     // To read while another process appends (single writer, multiple readers), or after it died.
     static Hdf5File open_growing(const std::string& path);
 

@@ -30,6 +30,12 @@ BaseWeights::BaseWeights(const LlamaConfig& config, std::uint64_t seed)
 std::string BaseWeights::name() const { return files_ ? files_->name() : "random start"; }
 
 void BaseWeights::read(const TensorShape& tensor, std::span<float> out) const {
+    TensorShape saved = tensor;
+    saved.name = adapter_name(tensor.name);
+    if (adapter_ && adapter_->has(saved.name)) {
+        adapter_->read(saved, out);
+        return;
+    }
     if (files_) {
         files_->read(tensor, out);
         return;

@@ -1,9 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 
+#include "io/adapter.hpp"
 #include "io/model_files.hpp"
 
 namespace longlora {
@@ -15,16 +17,21 @@ public:
     explicit BaseWeights(ModelFiles files);
     BaseWeights(const LlamaConfig& config, std::uint64_t seed);
 
+    // Embeddings, norms and head that an adapter has saved stand in for the base's, trained or not.
+    void set_adapter(std::shared_ptr<const AdapterFiles> adapter) { adapter_ = std::move(adapter); }
+    const AdapterFiles* adapter() const { return adapter_.get(); }
+
     const LlamaConfig& config() const { return config_; }
     std::string name() const;
     void read(const TensorShape& tensor, std::span<float> out) const;
-    // The same base has the same fingerprint; a changed weight or shape has another.
+    // Of the base without the adapter: a changed weight or shape has another.
     std::uint64_t fingerprint() const;
 
 private:
     LlamaConfig config_;
     std::optional<ModelFiles> files_;
     std::uint64_t seed_ = 0;
+    std::shared_ptr<const AdapterFiles> adapter_;
 };
 
 }  // namespace longlora

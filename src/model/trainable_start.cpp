@@ -37,14 +37,12 @@ void initialise_trainables(Parameters<Device>& parameters, const BaseWeights& ba
         const TensorShape& tensor = parameter.shape;
         const std::span<float> out(parameters.weights().data() + parameter.offset,
                                    static_cast<std::size_t>(tensor.size()));
-        TensorShape saved = tensor;
-        saved.name = is_lora(tensor) ? tensor.name : adapter_name(tensor.name);
-        if (adapter != nullptr && adapter->has(saved.name)) {
-            adapter->read(saved, out);
-        } else if (is_lora(tensor)) {
-            start_lora(tensor, seed, place, out);
-        } else {
+        if (!is_lora(tensor)) {
             base.read(tensor, out);
+        } else if (adapter != nullptr) {
+            adapter->read(tensor, out);
+        } else {
+            start_lora(tensor, seed, place, out);
         }
         ++place;
     }

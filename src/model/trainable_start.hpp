@@ -7,8 +7,8 @@
 namespace longlora {
 
 // First values of the trainables: embeddings, norms (and everything in mode full) from the base;
-// A Kaiming-uniform with a = sqrt 5, that is uniform in +-1/sqrt(in), B zero. With an adapter its
-// LoRA factors, and its embeddings and norms where it has them.
+// A Kaiming-uniform with a = sqrt 5, that is uniform in +-1/sqrt(in), B zero; with an adapter (or null)
+// its LoRA factors.
 template <class Device>
 void initialise_trainables(Parameters<Device>& parameters, const BaseWeights& base,
                            const AdapterFiles* adapter, std::uint64_t seed);

@@ -125,6 +125,10 @@ void adopt(const std::map<std::string, std::string>& saved, Options& options) {
             read_field(value->second, field, key, "saved options: ");
         }
     });
+    // The scaling that the run has used holds, as one that is given does, against config.json's.
+    if (saved.count("rope.scaling") > 0) {
+        options.given.insert("rope.scaling");
+    }
 }
 
 }  // namespace longlora

@@ -62,14 +62,8 @@ Trainer<Device>::Trainer(TrainerSetup<Device> setup, Mesh<Device>& mesh,
       row_flops_(row_flops(setup_.config, setup_.tune, setup_.plan.layout)) {
     two_pass_.connect(mesh.sequence(), timer_);
     agree([&] {
-        require(rows_.rows > 0, setup_.options.data.train + " holds " +
-                                    std::to_string(data_.size()) +
-                                    " tokens, fewer than one row of sequence.length + 1 = " +
-                                    std::to_string(setup_.options.sequence.length + 1) +
-                                    "; use more text or a shorter sequence.length");
         if (!setup_.options.data.validation.empty()) {
             validation_.emplace(setup_.options.data.validation, setup_.config.vocabulary);
-            scored_labels({setup_.options.evaluation_contexts(), 0, 0}, *validation_);
         }
     });
 }

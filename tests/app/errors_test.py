@@ -32,6 +32,7 @@ class ErrorsTest(ProgramTest):
                 self.assert_code(result, 2)
                 self.assertEqual(len(result.complaints), 1, str(result))
                 self.assertRegex(result.complaints[0], sentence)
+                print(result.complaints[0].replace(str(self.folder), ""), flush=True)
                 # Nothing of a library's own, no second line.
                 self.assertEqual(result.said, result.warnings + result.complaints, str(result))
                 self.assertFalse((self.folder / "run").exists(), f"a folder was made by\n{result}")
@@ -94,6 +95,7 @@ class Contradictions(ErrorsTest):
         self.refuse("model.width 32 must be a multiple of model.heads 3", model__heads=3, model__kv_heads=1)
         self.refuse("model.heads 4 must be a multiple of model.kv_heads 3", model__kv_heads=3)
         self.refuse("head size 5.* must be even", model__head_dim=5)
+        self.refuse("model.heads must be at least 1, not 0", model__heads=0)
 
     def test_run_folder(self):
         (self.folder / "file").write_text("")
@@ -124,8 +126,9 @@ class Data(ErrorsTest):
         short = self.folder / "short.npy"
         np.save(short, program.random_tokens(LENGTH))
         self.refuse("short.npy holds 64 tokens, fewer than one row of sequence.length \\+ 1 = 65", data__train=short)
-        self.refuse("short.npy holds 64 tokens, fewer than the longest of evaluate.contexts \\(128\\)",
-                    data__validation=short, evaluate__contexts="32,128")
+        for command in (("train",), ("train", "--dry-run")):
+            self.refuse("short.npy holds 64 tokens, fewer than the longest of evaluate.contexts \\(128\\)", command,
+                        data__validation=short, evaluate__contexts="32,128")
 
     def test_out_of_vocabulary(self):
         """Found by whoever reads it. On four ranks with a shard each one of them does, and ends all."""
@@ -214,6 +217,8 @@ class OtherCommands(ErrorsTest):
                             ["evaluate"])
         model = cases.write(cases.Case("errors"), cases.build(cases.Case("errors")), self.folder / "base")["model.path"]
         self.assert_refused("evaluate needs held-out tokens: set data.validation", {"model.path": model}, ["evaluate"])
+        self.assert_refused("evaluate.contexts must be positive", {"model.path": model, "data.validation": self.tokens,
+                                                                   "evaluate.contexts": "32,0"}, ["evaluate"])
 
     def test_prepare(self):
         text = self.folder / "text.txt"

@@ -91,7 +91,7 @@ def without_mpirun(err):
     return re.sub(r"^\[.*?:\d+\] .*\n", "", text, flags=re.MULTILINE)
 
 
-def run(command=(), options={}, ranks=1, timeout=120, cwd=None):
+def run(command=(), options={}, ranks=1, timeout=280, cwd=None):
     words = command_line(command, options, ranks)
     start = time.monotonic()
     process = subprocess.run(words, cwd=cwd, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -107,7 +107,7 @@ def train(options, ranks=1, **rest):
     return result
 
 
-def interrupt(options, ranks, log, steps, timeout=60):
+def interrupt(options, ranks, log, steps, timeout=120):
     """Trains, sends SIGUSR1 to mpirun once `log` holds so many steps; the Result."""
     words = command_line(["train"], options, ranks)
     start = time.monotonic()

@@ -14,7 +14,8 @@ LENGTH = 64
 ROWS = 24
 LOSS_LIMIT = 1e-5  # on another layout
 
-PHYSICS = {**program.TINY, "sequence.length": LENGTH, "attention.group": 16, "train.batch": 3, "train.learning_rate": 1e-2,
+PHYSICS = {**program.TINY, "sequence.length": LENGTH, "attention.group": 16, "rope.scaling": "linear", "rope.factor": 4,
+           "train.batch": 3, "train.learning_rate": 1e-2,
            "train.warmup_steps": 4, "tune.dropout": 0.1}
 LAYOUT = {"parallel.sequence": 2, "sequence.chunks": 2}
 RANKS = 4

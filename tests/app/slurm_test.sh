@@ -55,9 +55,9 @@ INI
 
 # The job as it is shipped; what differs is given in its own ways
 export PROGRAM=$program CONFIG=$dir/tiny.ini DATA=$dir/tokens.npy RUN_DIRECTORY=$dir/run LONGLORA_LAUNCHER=$launcher
-job=$(slurm sbatch --parsable -D "$root" -o "$dir/job.out" -N 2 --ntasks-per-node=2 -c 1 -t 5 "$root/jobs/llama2_7b_32k.slurm")
+job=$(slurm sbatch --parsable -D "$root" -o "$dir/job.out" -N 2 --ntasks-per-node=2 -c 1 -t 10 "$root/jobs/llama2_7b_32k.slurm")
 
-$python "$lab/steps.py" wait "$dir/run/log.h5" 20 40 || failed "the run did not get going"
+$python "$lab/steps.py" wait "$dir/run/log.h5" 20 80 || failed "the run did not get going"
 slurm scancel -b -s USR1 "$job"
 
 for ((i = 0; i < 300; i++)); do

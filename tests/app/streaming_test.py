@@ -5,10 +5,10 @@ from program import ProgramTest
 
 FLOAT = 4
 
-# Shards of 4,096 tokens, whatever N is: activations outweigh all else.
+# Chunks of 4,096 tokens, whatever N is: activations outweigh all else.
 WIDE = {"model.width": 128, "model.layers": 4, "model.heads": 4, "model.kv_heads": 4, "model.mlp_width": 344,
         "model.vocabulary": 256, "train.activations": "keep", "train.batch": 1}
-SHARD = 4096
+CHUNK = 4096
 GROUP = 1024
 
 
@@ -51,7 +51,7 @@ class Traffic(ProgramTest):
 @program.unittest.skipIf(program.IS_SANITIZED, "a sanitizer has memory of its own")
 class Memory(ProgramTest):
     def peak(self, ranks, chunks):
-        length = SHARD * ranks * chunks
+        length = CHUNK * chunks
         folder = self.folder / f"{ranks}-{chunks}"
         options = {**WIDE, "sequence.length": length, "sequence.chunks": chunks, "attention.group": GROUP,
                    "parallel.sequence": ranks, "train.steps": 1, "run.directory": folder,

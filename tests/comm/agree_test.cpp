@@ -62,7 +62,8 @@ BOOST_AUTO_TEST_CASE(of_different_problems_the_lowest_rank_speaks) {
         require(world_rank() != 0 || ranks() == 1, "a wrong option");
         throw std::runtime_error("something else on rank " + std::to_string(world_rank()));
     });
-    BOOST_TEST(contains(outcome.message, ranks() == 1 ? "something else on rank 0" : "a wrong option"));
+    BOOST_TEST(
+        contains(outcome.message, ranks() == 1 ? "something else on rank 0" : "a wrong option"));
     BOOST_TEST((outcome.code == (ranks() == 1 ? ExitCode::failure : ExitCode::bad_input)));
 }
 

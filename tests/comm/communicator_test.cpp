@@ -153,7 +153,8 @@ BOOST_AUTO_TEST_CASE(messages_with_one_tag_keep_their_order_and_tags_do_not_mix)
     requests.push_back(world.receive(part(in, 0), previous, 4));
     requests.push_back(world.receive(part(in, 1), previous, 4));
     for (const auto& [place, tag] : {std::pair{0, 4}, {1, 4}, {2, 5}}) {
-        requests.push_back(world.send(View<Cpu, const std::int32_t, 1>(part(out, place)), next, tag));
+        requests.push_back(
+            world.send(View<Cpu, const std::int32_t, 1>(part(out, place)), next, tag));
     }
     for (Request& request : requests) {
         request.wait();
@@ -186,7 +187,9 @@ BOOST_AUTO_TEST_CASE(a_request_can_be_asked_without_waiting) {
 
 BOOST_AUTO_TEST_CASE(texts_travel_whole_empty_ones_too) {
     const auto world = Communicator<Cpu>::world();
-    const auto text_of = [](int rank) { return std::string(static_cast<std::size_t>(rank * 5), static_cast<char>('a' + rank)); };
+    const auto text_of = [](int rank) {
+        return std::string(static_cast<std::size_t>(rank * 5), static_cast<char>('a' + rank));
+    };
     for (int root = 0; root < world.size(); ++root) {
         BOOST_TEST(world.broadcast_text(text_of(world.rank()), root) == text_of(root));
     }

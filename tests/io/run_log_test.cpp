@@ -207,11 +207,17 @@ BOOST_AUTO_TEST_CASE(kills_at_random_moments) {
     for (useconds_t round = 0; round < 15; ++round) {
         {
             const Writer writer([&](const Writer::Ready& ready) {
-                ready();
+                const bool is_early = round % 2 == 0;  // to be killed while the log is rewritten
+                if (is_early) {
+                    ready();
+                }
                 const auto resumed = static_cast<Index>(rows);
                 RunLog log = RunLog::resume(path, attributes, quantities, resumed, fail_on_notice);
                 for (Index step = resumed + 1;; ++step) {
                     append(log, step);
+                    if (step == resumed + 1 && !is_early) {
+                        ready();
+                    }
                 }
             });
             usleep(1000 + 2700 * round);

@@ -174,6 +174,12 @@ Results run_kernels(const AttentionCase& problem, const Operands& in, const Run&
     return result;
 }
 
+// dP - delta cancels, and without FMA it does so with more error than the plain computation had by
+// luck: a millionth of the largest entry is allowed at least.
+double gradient_tolerance(const std::vector<float>& plain, const std::vector<double>& expected) {
+    return std::max(earned_tolerance(plain, expected), relative_tolerance(1e-6, expected));
+}
+
 bool same_bits(const Results& a, const Results& b) {
     bool is_same = a.out.values() == b.out.values() && a.lse.values() == b.lse.values() &&
                    a.d_q.values() == b.d_q.values();
@@ -213,15 +219,15 @@ BOOST_AUTO_TEST_CASE(backward_agrees_with_the_formula) {
         const auto plain =
             attention_backward(problem, in_float, plain_outputs, operands.d_out.values<float>());
         require_close(name + ", delta", actual.delta.values(), outputs.delta,
-                      earned_tolerance(plain_outputs.delta, outputs.delta));
+                      gradient_tolerance(plain_outputs.delta, outputs.delta));
         require_close(name + ", d_q", actual.d_q.values(), expected.q,
-                      earned_tolerance(plain.q, expected.q));
+                      gradient_tolerance(plain.q, expected.q));
         BOOST_TEST(actual.d_q.gaps_are_intact());
         for (std::size_t b = 0; b < problem.blocks.size(); ++b) {
             require_close(name + ", d_k", actual.d_k[b].values(), expected.k[b],
-                          earned_tolerance(plain.k[b], expected.k[b]));
+                          gradient_tolerance(plain.k[b], expected.k[b]));
             require_close(name + ", d_v", actual.d_v[b].values(), expected.v[b],
-                          earned_tolerance(plain.v[b], expected.v[b]));
+                          gradient_tolerance(plain.v[b], expected.v[b]));
             BOOST_TEST(actual.d_k[b].gaps_are_intact());
             BOOST_TEST(actual.d_v[b].gaps_are_intact());
         }

@@ -46,7 +46,8 @@ BOOST_AUTO_TEST_CASE(a_measured_arena_is_large_enough) {
         }
     }
     for (const bool wants_gradients : {true, false}) {
-        measured_and_real([&](Arena<Cpu>& arena) { Scratch<Cpu>(arena, shape_of(wants_gradients)); });
+        measured_and_real(
+            [&](Arena<Cpu>& arena) { Scratch<Cpu>(arena, shape_of(wants_gradients)); });
     }
     const Layout layout{.length = 96, .group = 16, .ranks = 3, .chunks = 4};
     for (Index rank = 0; rank < layout.ranks; ++rank) {
@@ -63,7 +64,8 @@ BOOST_AUTO_TEST_CASE(leaner_policies_take_less_and_evaluation_least) {
     const auto mlp = activation_bytes(ActivationPolicy::recompute_mlp);
     const auto layer = activation_bytes(ActivationPolicy::recompute_layer);
     const LlamaConfig config = tiny_config();
-    const auto gate_and_up = static_cast<std::size_t>(config.layers * 2 * tokens * config.mlp_width) * sizeof(float);
+    const auto gate_and_up =
+        static_cast<std::size_t>(config.layers * 2 * tokens * config.mlp_width) * sizeof(float);
     BOOST_TEST(keep == mlp + gate_and_up);  // 48 x 19 floats fill whole cache lines
     BOOST_TEST(layer < mlp);
     BOOST_TEST(activation_bytes(ActivationPolicy::keep, false) < layer);

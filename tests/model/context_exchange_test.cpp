@@ -1,6 +1,6 @@
 // Every rank fills K and V with numbers that say what they are, goes through the two-pass schedule
-// without any attention, and checks what arrives; on the way back each consumer adds numbers that the
-// owner can foretell.
+// without any attention, and checks what arrives; on the way back each consumer adds numbers that
+// the owner can foretell.
 #include "model/context_exchange.hpp"
 
 #include <chrono>
@@ -34,12 +34,13 @@ float number(const Place& at, Index row) {
 
 // What `consumer` adds to the gradient of a place; summed over all consumers still exact.
 float share(const Place& at, const ContextBlock& block) {
-    return static_cast<float>(1 + 3 * block.consumer + 50 * block.kv_heads.begin + at.layer + at.position % 7 +
-                              5 * at.head + 2 * at.feature + 11 * at.is_value);
+    return static_cast<float>(1 + 3 * block.consumer + 50 * block.kv_heads.begin + at.layer +
+                              at.position % 7 + 5 * at.head + 2 * at.feature + 11 * at.is_value);
 }
 
 float own_share(const Place& at) {
-    return static_cast<float>(1000 + at.position + 13 * at.layer + 17 * at.head + at.feature + at.is_value);
+    return static_cast<float>(1000 + at.position + 13 * at.layer + 17 * at.head + at.feature +
+                              at.is_value);
 }
 
 std::string name(const Layout& layout) {
@@ -182,7 +183,9 @@ private:
         for_elements(d_k, start(layer, 0), add_own);
         for_elements(d_v, start(layer, 1), add_own);
         exchange_.end_backward(stream_, layer, d_k, d_v);
-        const auto compare = [&](const Place& at, float x) { wrong_gradients_ += x != expected_gradient(at); };
+        const auto compare = [&](const Place& at, float x) {
+            wrong_gradients_ += x != expected_gradient(at);
+        };
         for_elements(d_k, start(layer, 0), compare);
         for_elements(d_v, start(layer, 1), compare);
     }
@@ -191,7 +194,8 @@ private:
     float expected_gradient(const Place& at) const {
         float sum = own_share(at);
         for (const ContextBlock& block : all_blocks_) {
-            const bool has_place = at.position >= block.tokens.begin && at.position < block.tokens.end &&
+            const bool has_place = at.position >= block.tokens.begin &&
+                                   at.position < block.tokens.end &&
                                    at.head >= block.kv_heads.begin && at.head < block.kv_heads.end;
             sum += has_place ? share(at, block) : 0.0F;
         }
@@ -232,10 +236,13 @@ void for_layouts(const Check& check) {
     for (const Index tokens : {2, 4, 6, 24}) {
         for (const Index chunks : {1, 2, 4}) {
             for (const Index group : {8, 24}) {
-                for (const Pattern pattern : {Pattern::s2, Pattern::local, Pattern::shifted, Pattern::full}) {
+                for (const Pattern pattern :
+                     {Pattern::s2, Pattern::local, Pattern::shifted, Pattern::full}) {
                     for (const Boundary boundary : {Boundary::truncate, Boundary::wrap}) {
-                        const Layout layout{tokens * ranks * chunks, group, ranks, chunks, pattern, boundary};
-                        const bool is_repeated = pattern == Pattern::full && (group > 8 || boundary == Boundary::wrap);
+                        const Layout layout{
+                            tokens * ranks * chunks, group, ranks, chunks, pattern, boundary};
+                        const bool is_repeated =
+                            pattern == Pattern::full && (group > 8 || boundary == Boundary::wrap);
                         if (fits(layout) && !is_repeated) {
                             check(layout, heads[count++ % heads.size()]);
                         }
@@ -267,7 +274,11 @@ BOOST_AUTO_TEST_CASE(without_gradients_the_forward_is_the_same) {
     for (const Pattern pattern : {Pattern::s2, Pattern::full}) {
         for (const Index tokens : {3, 8}) {
             const Index ranks = Communicator<Cpu>::world().size();
-            const Layout layout{.length = tokens * ranks * 4, .group = 8, .ranks = ranks, .chunks = 4, .pattern = pattern};
+            const Layout layout{.length = tokens * ranks * 4,
+                                .group = 8,
+                                .ranks = ranks,
+                                .chunks = 4,
+                                .pattern = pattern};
             Simulation simulation(layout, {3, 1}, false);
             simulation.run(2);
             BOOST_TEST(simulation.wrong_values() == 0, name(layout));

@@ -24,7 +24,11 @@ void for_layouts(const Check& check) {
             for (const Index group : {4, 8, 24, 48}) {
                 for (const Index ranks : {1, 2, 3, 4}) {
                     for (const Index chunks : {1, 2, 3, 5, 8}) {
-                        const Layout layout{.length = tokens * ranks * chunks, .group = group, .ranks = ranks, .chunks = chunks, .pattern = pattern};
+                        const Layout layout{.length = tokens * ranks * chunks,
+                                            .group = group,
+                                            .ranks = ranks,
+                                            .chunks = chunks,
+                                            .pattern = pattern};
                         if (pattern != Pattern::full && layout.length % layout.half() != 0) {
                             continue;
                         }
@@ -115,7 +119,8 @@ BOOST_AUTO_TEST_CASE(kept_keys_and_values_never_share_memory) {
             BOOST_TEST(mine.flat().size() == blocks[i].elements(head_dim));
             BOOST_TEST(mine.v.data() == mine.k.data() + mine.k.rows() * mine.k.columns());
             for (std::size_t j = 0; j < blocks.size(); ++j) {
-                shared += j != i && overlap(mine.flat(), kept.context.keys_values(0, blocks[j]).flat());
+                shared +=
+                    j != i && overlap(mine.flat(), kept.context.keys_values(0, blocks[j]).flat());
                 shared += overlap(mine.flat(), kept.context.keys_values(1, blocks[j]).flat());
                 shared += overlap(mine.flat(), kept.context.gradients(0, blocks[j]).flat());
             }
@@ -133,7 +138,8 @@ BOOST_AUTO_TEST_CASE(gradients_share_memory_only_when_never_alive_together) {
         for (std::size_t i = 0; i < blocks.size(); ++i) {
             const auto mine = kept.context.gradients(0, blocks[i]).flat();
             for (std::size_t j = 0; j < blocks.size(); ++j) {
-                const bool is_shared = j != i && overlap(mine, kept.context.gradients(0, blocks[j]).flat());
+                const bool is_shared =
+                    j != i && overlap(mine, kept.context.gradients(0, blocks[j]).flat());
                 reused += is_shared;
                 clashes += is_shared && are_alive_together(layout, blocks[i], blocks[j]);
                 clashes += overlap(mine, kept.context.gradients(1, blocks[j]).flat());
@@ -149,16 +155,21 @@ BOOST_AUTO_TEST_CASE(gradients_share_memory_only_when_never_alive_together) {
 BOOST_AUTO_TEST_CASE(memory_of_aligned_shards_follows_the_formula) {
     for (const Index ranks : {1, 2, 3, 4}) {
         for (const Index chunks : {1, 2, 3, 5, 8}) {
-            const Layout layout{.length = 16 * ranks * chunks, .group = 8, .ranks = ranks, .chunks = chunks};
+            const Layout layout{
+                .length = 16 * ranks * chunks, .group = 8, .ranks = ranks, .chunks = chunks};
             const Index travelling = 1;  // shifted: heads 3 .. 5 read K/V head 1
-            const auto border = static_cast<std::size_t>(layers * 2 * layout.half() * travelling * head_dim) * sizeof(float);
+            const auto border =
+                static_cast<std::size_t>(layers * 2 * layout.half() * travelling * head_dim) *
+                sizeof(float);
             const Index most = (chunks - 1 + ranks - 1) / ranks;
             Index borders = 0;
             for (Index rank = 0; rank < ranks; ++rank) {
                 const auto mine = static_cast<Index>(Kept(layout, rank).context.blocks().size());
                 BOOST_TEST(mine <= most);
-                BOOST_TEST(measured(layout, rank, false) == static_cast<std::size_t>(mine) * border);
-                BOOST_TEST(measured(layout, rank, true) == static_cast<std::size_t>(mine + std::min<Index>(mine, 1)) * border);
+                BOOST_TEST(measured(layout, rank, false) ==
+                           static_cast<std::size_t>(mine) * border);
+                BOOST_TEST(measured(layout, rank, true) ==
+                           static_cast<std::size_t>(mine + std::min<Index>(mine, 1)) * border);
                 borders += mine;
             }
             BOOST_TEST(borders == chunks - 1);

@@ -38,19 +38,22 @@ std::vector<double> mask(const DropoutPlan& plan, std::uint64_t index) {
 struct Layer {
     explicit Layer(bool has_lora = true, std::uint64_t layer_index = 4)
         : index(layer_index),
-          linear(has_lora ? std::optional(LoraFactors<Cpu>{a.view(), b.view(), d_a.view(), d_b.view()})
-                          : std::nullopt,
+          linear(has_lora
+                     ? std::optional(LoraFactors<Cpu>{a.view(), b.view(), d_a.view(), d_b.view()})
+                     : std::nullopt,
                  has_lora ? std::nullopt : std::optional(d_w.view()), scale, layer_index),
           scratch(arena, rows, rank, in) {}
 
     void forward(View<Cpu, float, 2> result, float beta, const DropoutPlan& plan) {
-        linear.forward(Stream<Cpu>(), {.x = x.view(), .weight = w.view(), .y = result, .beta = beta},
-                       plan, scratch);
+        linear.forward(Stream<Cpu>(),
+                       {.x = x.view(), .weight = w.view(), .y = result, .beta = beta}, plan,
+                       scratch);
     }
     void backward(View<Cpu, float, 2> d_x, float beta, const DropoutPlan& plan) {
-        linear.backward(Stream<Cpu>(),
-                        {.d_y = d_y.view(), .x = x.view(), .weight = w.view(), .d_x = d_x, .beta = beta},
-                        plan, scratch);
+        linear.backward(
+            Stream<Cpu>(),
+            {.d_y = d_y.view(), .x = x.view(), .weight = w.view(), .d_x = d_x, .beta = beta}, plan,
+            scratch);
     }
 
     std::uint64_t index;
@@ -68,10 +71,12 @@ struct Layer {
 };
 
 template <class S>
-S product_element(const std::vector<S>& p, Index row, const std::vector<S>& q, Index column, Index depth) {
+S product_element(const std::vector<S>& p, Index row, const std::vector<S>& q, Index column,
+                  Index depth) {
     S sum = 0;
     for (Index k = 0; k < depth; ++k) {
-        sum += p[static_cast<std::size_t>(row * depth + k)] * q[static_cast<std::size_t>(column * depth + k)];
+        sum += p[static_cast<std::size_t>(row * depth + k)] *
+               q[static_cast<std::size_t>(column * depth + k)];
     }
     return sum;
 }
@@ -113,7 +118,8 @@ std::vector<S> lora_linear(const Operands<S>& op, const std::vector<double>& m) 
 
 template <class S>
 Operands<S> operands(const Layer& layer, bool has_lora = true) {
-    return {layer.x.values<S>(), layer.w.values<S>(), has_lora ? layer.a.values<S>() : std::vector<S>(),
+    return {layer.x.values<S>(), layer.w.values<S>(),
+            has_lora ? layer.a.values<S>() : std::vector<S>(),
             has_lora ? layer.b.values<S>() : std::vector<S>()};
 }
 
@@ -153,7 +159,8 @@ BOOST_AUTO_TEST_CASE(forward_agrees_with_the_formula) {
         for (const float beta : {0.0F, 1.0F}) {
             Layer layer;
             Matrix y = Matrix::random(9, rows, out, 1);
-            const auto expected = sum(y.values(), lora_linear(operands<double>(layer), mask(plan, 4)), beta);
+            const auto expected =
+                sum(y.values(), lora_linear(operands<double>(layer), mask(plan, 4)), beta);
             layer.forward(y.view(), beta, plan);
             require_close("y", y.values(), expected, relative_tolerance(tolerance, expected));
             BOOST_TEST(y.gaps_are_intact());
@@ -175,9 +182,12 @@ BOOST_AUTO_TEST_CASE(backward_is_the_derivative_with_and_without_dropout) {
             const auto expected_b =
                 sum(layer.d_b.values(), expected_gradient(layer, at, &Operands<Complex>::b, m));
             layer.backward(d_x.view(), beta, plan);
-            require_close("d_x", d_x.values(), expected_x, relative_tolerance(tolerance, expected_x));
-            require_close("d_a", layer.d_a.values(), expected_a, relative_tolerance(tolerance, expected_a));
-            require_close("d_b", layer.d_b.values(), expected_b, relative_tolerance(tolerance, expected_b));
+            require_close("d_x", d_x.values(), expected_x,
+                          relative_tolerance(tolerance, expected_x));
+            require_close("d_a", layer.d_a.values(), expected_a,
+                          relative_tolerance(tolerance, expected_a));
+            require_close("d_b", layer.d_b.values(), expected_b,
+                          relative_tolerance(tolerance, expected_b));
             BOOST_TEST(d_x.gaps_are_intact());
         }
     }
@@ -212,9 +222,10 @@ BOOST_AUTO_TEST_CASE(a_frozen_weight_needs_no_input) {
     Arena<Cpu> arena("test", 0);
     LinearScratch<Cpu> scratch(arena, 0, 0, 0);
     const View<Cpu, const float, 2> nothing(nullptr, rows, in);
-    frozen.backward(Stream<Cpu>(),
-                    {.d_y = layer.d_y.view(), .x = nothing, .weight = layer.w.view(), .d_x = d_x.view()},
-                    no_dropout, scratch);
+    frozen.backward(
+        Stream<Cpu>(),
+        {.d_y = layer.d_y.view(), .x = nothing, .weight = layer.w.view(), .d_x = d_x.view()},
+        no_dropout, scratch);
     const auto m = mask(no_dropout, 0);
     const auto expected =
         expected_gradient(layer, operands<Complex>(layer, false), &Operands<Complex>::x, m);
@@ -228,10 +239,11 @@ BOOST_AUTO_TEST_CASE(the_mask_follows_the_absolute_position) {
     layer.forward(whole.view(), 0, some_dropout);
     Matrix part(rows, out);
     const Range last{2, rows};
-    layer.linear.forward(
-        Stream<Cpu>(),
-        {.x = View<Cpu, const float, 2>(layer.x.view()).rows(last), .weight = layer.w.view(), .y = part.view().rows(last)},
-        some_dropout.at_row(2), layer.scratch);
+    layer.linear.forward(Stream<Cpu>(),
+                         {.x = View<Cpu, const float, 2>(layer.x.view()).rows(last),
+                          .weight = layer.w.view(),
+                          .y = part.view().rows(last)},
+                         some_dropout.at_row(2), layer.scratch);
     const auto expected = whole.values();
     const std::vector<double> tail(expected.begin() + 2 * out, expected.end());
     const auto actual = part.values();

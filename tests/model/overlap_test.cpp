@@ -46,7 +46,8 @@ private:
     }
 
     static constexpr int tag = 1;
-    Communicator<Cpu> world_ = Communicator<Cpu>::world().split(0, Communicator<Cpu>::world().rank());
+    Communicator<Cpu> world_ =
+        Communicator<Cpu>::world().split(0, Communicator<Cpu>::world().rank());
     std::vector<Event> events_;
 };
 
@@ -76,13 +77,16 @@ BOOST_AUTO_TEST_CASE(own_attention_is_done_while_the_halo_is_late) {
     pass.connect(world, timer);
     const HeldBack held(pass.exchange());
 
-    const auto read = [](Range range, std::span<std::int32_t> tokens, std::span<std::int32_t> labels) {
+    const auto read = [](Range range, std::span<std::int32_t> tokens,
+                         std::span<std::int32_t> labels) {
         for (Index i = 0; i < range.size(); ++i) {
             tokens[static_cast<std::size_t>(i)] = static_cast<std::int32_t>((range.begin + i) % 23);
-            labels[static_cast<std::size_t>(i)] = static_cast<std::int32_t>((range.begin + i + 1) % 23);
+            labels[static_cast<std::size_t>(i)] =
+                static_cast<std::int32_t>((range.begin + i + 1) % 23);
         }
     };
-    pass.run(model.llama, Stream<Cpu>(), {read, 1.0F / static_cast<float>(layout.length), 0}, [] { return false; });
+    pass.run(model.llama, Stream<Cpu>(), {read, 1.0F / static_cast<float>(layout.length), 0},
+             [] { return false; });
     set_communication_timeout(600);
 
     if (world.rank() == 1) {

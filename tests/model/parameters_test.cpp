@@ -34,7 +34,8 @@ Index lora_size(const LlamaConfig& config, Index rank) {
     return config.layers * rank * ((E + q) + 2 * (E + kv) + (q + E));  // q, k, v, o
 }
 
-Tune with(TuneMode mode, std::vector<std::string> targets = {"q_proj", "k_proj", "v_proj", "o_proj"}) {
+Tune with(TuneMode mode,
+          std::vector<std::string> targets = {"q_proj", "k_proj", "v_proj", "o_proj"}) {
     Tune tune = tiny_tune();
     tune.mode = mode;
     tune.targets = std::move(targets);
@@ -100,7 +101,8 @@ BOOST_AUTO_TEST_CASE(tensors_start_on_cache_lines_and_do_not_overlap) {
 }
 
 BOOST_AUTO_TEST_CASE(weight_decay_is_for_matrices) {
-    for (const Parameter& parameter : trainable_parameters(tiny_config(), with(TuneMode::lora_plus))) {
+    for (const Parameter& parameter :
+         trainable_parameters(tiny_config(), with(TuneMode::lora_plus))) {
         const bool is_norm = parameter.shape.name.find("norm") != std::string::npos;
         BOOST_TEST(parameter.decays == !is_norm, parameter.shape.name);
     }
@@ -119,7 +121,8 @@ BOOST_AUTO_TEST_CASE(views_by_name_lie_at_the_tables_offsets) {
         BOOST_TEST(weight.data() == parameters.weights().data() + parameter.offset);
         BOOST_TEST(gradient.data() == parameters.gradients().data() + parameter.offset);
         BOOST_TEST(weight.rows() == (is_vector ? 1 : parameter.shape.rows));
-        BOOST_TEST(weight.columns() == (is_vector ? parameter.shape.rows : parameter.shape.columns));
+        BOOST_TEST(weight.columns() ==
+                   (is_vector ? parameter.shape.rows : parameter.shape.columns));
         BOOST_TEST(weight.is_contiguous());
     }
     BOOST_TEST(!parameters.has("lm_head.weight"));

@@ -13,8 +13,8 @@
 #include "reference/swiglu.hpp"
 #include "sequence/visible.hpp"
 
-// The loss of a whole row by the formulas of mathematics.md and nothing else: one rank, one chunk, no
-// blocks, masks instead of groups, any scalar type.
+// The loss of a whole row by the formulas of mathematics.md and nothing else: one rank, one chunk,
+// no blocks, masks instead of groups, any scalar type.
 namespace longlora::test {
 
 template <class S>
@@ -39,7 +39,8 @@ Tensors<S> tensors_of(TinyModel& model) {
 template <class S>
 class ReferenceLlama {
 public:
-    ReferenceLlama(const LlamaConfig& config, const Tune& tune, const Layout& layout, Tensors<S> tensors)
+    ReferenceLlama(const LlamaConfig& config, const Tune& tune, const Layout& layout,
+                   Tensors<S> tensors)
         : config_(config), scale_(tune.scale()), layout_(layout), tensors_(std::move(tensors)) {}
 
     // Sum of the losses of all labels, -100 left out.
@@ -110,8 +111,10 @@ private:
         Values sine;
         for (Index p = 0; p < layout_.length; ++p) {
             for (Index i = 0; i < config_.head_dim / 2; ++i) {
-                const double exponent = -2.0 * static_cast<double>(i) / static_cast<double>(config_.head_dim);
-                const double angle = static_cast<double>(p) / factor * std::pow(config_.rope_theta, exponent);
+                const double exponent =
+                    -2.0 * static_cast<double>(i) / static_cast<double>(config_.head_dim);
+                const double angle =
+                    static_cast<double>(p) / factor * std::pow(config_.rope_theta, exponent);
                 cosine.push_back(S(std::cos(angle)));
                 sine.push_back(S(std::sin(angle)));
             }
@@ -128,33 +131,41 @@ private:
         return result;
     }
 
-    // Pr = softmax(q k' / sqrt(D)) over what is visible,   O = Pr V
-    Values attention(const std::string& name, const Values& h) const {
-        const Index D = config_.head_dim;
+    // Pr = softmax(q k' / sqrt(D)) over what is visible,   O = Pr V: one row of one head
+    void attend(Index head, Index p, const Values& q, const Values& k, const Values& v,
+                Values& out) const {
         const Heads heads{config_.heads, config_.kv_heads};
-        const Values q = turned(linear(h, name + "self_attn.q_proj", heads.query * D), heads.query);
-        const Values k = turned(linear(h, name + "self_attn.k_proj", heads.kv * D), heads.kv);
-        const Values v = linear(h, name + "self_attn.v_proj", heads.kv * D);
+        const Index D = config_.head_dim;
+        const auto row = static_cast<std::size_t>((p * heads.query + head) * D);
+        S total = 0;
+        for (Index j = 0; j < layout_.length; ++j) {
+            if (!is_visible(layout_, is_shifted(layout_, heads, head), p, j)) {
+                continue;
+            }
+            const Index kv_head = head / heads.queries_per_kv();
+            const auto key = static_cast<std::size_t>((j * heads.kv + kv_head) * D);
+            const S score = dot(q, row, k, key) / S(std::sqrt(static_cast<double>(D)));
+            const S weight = std::exp(score);
+            total += weight;
+            for (std::size_t d = 0; d < static_cast<std::size_t>(D); ++d) {
+                out[row + d] += weight * v[key + d];
+            }
+        }
+        for (std::size_t d = 0; d < static_cast<std::size_t>(D); ++d) {
+            out[row + d] /= total;
+        }
+    }
+
+    Values attention(const std::string& name, const Values& h) const {
+        const Index q_width = config_.heads * config_.head_dim;
+        const Index kv_width = config_.kv_heads * config_.head_dim;
+        const Values q = turned(linear(h, name + "self_attn.q_proj", q_width), config_.heads);
+        const Values k = turned(linear(h, name + "self_attn.k_proj", kv_width), config_.kv_heads);
+        const Values v = linear(h, name + "self_attn.v_proj", kv_width);
         Values out(q.size());
-        for (Index head = 0; head < heads.query; ++head) {
-            const bool shifted = is_shifted(layout_, heads, head);
+        for (Index head = 0; head < config_.heads; ++head) {
             for (Index p = 0; p < layout_.length; ++p) {
-                const auto row = static_cast<std::size_t>((p * heads.query + head) * D);
-                S total = 0;
-                for (Index j = 0; j < layout_.length; ++j) {
-                    if (!is_visible(layout_, shifted, p, j)) {
-                        continue;
-                    }
-                    const auto key = static_cast<std::size_t>((j * heads.kv + head / heads.queries_per_kv()) * D);
-                    const S weight = std::exp(dot(q, row, k, key) / S(std::sqrt(static_cast<double>(D))));
-                    total += weight;
-                    for (std::size_t d = 0; d < static_cast<std::size_t>(D); ++d) {
-                        out[row + d] += weight * v[key + d];
-                    }
-                }
-                for (std::size_t d = 0; d < static_cast<std::size_t>(D); ++d) {
-                    out[row + d] /= total;
-                }
+                attend(head, p, q, k, v, out);
             }
         }
         return linear(out, name + "self_attn.o_proj", config_.width);

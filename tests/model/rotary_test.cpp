@@ -23,11 +23,16 @@ double largest_error(const LlamaConfig& config, double factor, Index first) {
     double error = 0;
     for (Index t = 0; t < rows; ++t) {
         for (Index i = 0; i < pairs; ++i) {
-            const long double exponent = 2.0L * static_cast<long double>(i) / static_cast<long double>(config.head_dim);
-            const long double turn = std::exp(-exponent * std::log(static_cast<long double>(config.rope_theta)));
-            const long double angle = static_cast<long double>(first + t) / static_cast<long double>(factor) * turn;
-            error = std::max(error, std::abs(static_cast<double>(std::cos(angle)) - static_cast<double>(cosine(t, i))));
-            error = std::max(error, std::abs(static_cast<double>(std::sin(angle)) - static_cast<double>(sine(t, i))));
+            const long double exponent =
+                2.0L * static_cast<long double>(i) / static_cast<long double>(config.head_dim);
+            const long double turn =
+                std::exp(-exponent * std::log(static_cast<long double>(config.rope_theta)));
+            const long double angle =
+                static_cast<long double>(first + t) / static_cast<long double>(factor) * turn;
+            error = std::max(error, std::abs(static_cast<double>(std::cos(angle)) -
+                                             static_cast<double>(cosine(t, i))));
+            error = std::max(error, std::abs(static_cast<double>(std::sin(angle)) -
+                                             static_cast<double>(sine(t, i))));
         }
     }
     return error;

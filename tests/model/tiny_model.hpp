@@ -40,11 +40,13 @@ inline std::string config_json(const LlamaConfig& config) {
         return "\"" + key + "\": " + std::to_string(value) + ",\n";
     };
     return "{\"model_type\": \"llama\",\n" + field("hidden_size", config.width) +
-           field("intermediate_size", config.mlp_width) + field("num_hidden_layers", config.layers) +
-           field("num_attention_heads", config.heads) + field("num_key_value_heads", config.kv_heads) +
-           field("head_dim", config.head_dim) + field("vocab_size", config.vocabulary) +
+           field("intermediate_size", config.mlp_width) +
+           field("num_hidden_layers", config.layers) + field("num_attention_heads", config.heads) +
+           field("num_key_value_heads", config.kv_heads) + field("head_dim", config.head_dim) +
+           field("vocab_size", config.vocabulary) +
            field("max_position_embeddings", config.max_positions) +
-           "\"rope_scaling\": {\"type\": \"linear\", \"factor\": " + std::to_string(config.rope.factor) + "},\n" +
+           "\"rope_scaling\": {\"type\": \"linear\", \"factor\": " +
+           std::to_string(config.rope.factor) + "},\n" +
            "\"tie_word_embeddings\": " + (config.is_tied ? "true}" : "false}");
 }
 

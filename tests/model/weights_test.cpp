@@ -130,22 +130,65 @@ BOOST_AUTO_TEST_CASE(the_store_shows_frozen_weights_and_trained_ones_in_place) {
             const LayerWeights<Cpu> layer = model.store.acquire(1);
             const EndWeights<Cpu>& ends = model.store.ends();
             const Index q = config.heads * config.head_dim;
-            BOOST_TEST(holds(layer.q, model.base, {"model.layers.1.self_attn.q_proj.weight", q, config.width}));
-            BOOST_TEST(holds(layer.o, model.base, {"model.layers.1.self_attn.o_proj.weight", config.width, q}));
-            BOOST_TEST(holds(layer.down, model.base, {"model.layers.1.mlp.down_proj.weight", config.width, config.mlp_width}));
-            BOOST_TEST(holds(ends.embedding, model.base, {"model.embed_tokens.weight", config.vocabulary, config.width}));
+            BOOST_TEST(holds(layer.q, model.base,
+                             {"model.layers.1.self_attn.q_proj.weight", q, config.width}));
+            BOOST_TEST(holds(layer.o, model.base,
+                             {"model.layers.1.self_attn.o_proj.weight", config.width, q}));
+            BOOST_TEST(
+                holds(layer.down, model.base,
+                      {"model.layers.1.mlp.down_proj.weight", config.width, config.mlp_width}));
+            BOOST_TEST(holds(ends.embedding, model.base,
+                             {"model.embed_tokens.weight", config.vocabulary, config.width}));
             BOOST_TEST(layer.input_norm.size() == config.width);
             BOOST_TEST((ends.head.data() == ends.embedding.data()) == is_tied);
             if (mode != TuneMode::lora) {
-                BOOST_TEST(ends.embedding.data() == model.parameters.weight("model.embed_tokens.weight").data());
+                BOOST_TEST(ends.embedding.data() ==
+                           model.parameters.weight("model.embed_tokens.weight").data());
                 BOOST_TEST(ends.norm.data() == model.parameters.weight("model.norm.weight").data());
             }
             if (mode == TuneMode::full) {
-                BOOST_TEST(layer.q.data() == model.parameters.weight("model.layers.1.self_attn.q_proj.weight").data());
+                BOOST_TEST(
+                    layer.q.data() ==
+                    model.parameters.weight("model.layers.1.self_attn.q_proj.weight").data());
                 BOOST_TEST(WeightStore<Cpu>::frozen_bytes(config, with(mode)) == 0U);
             } else {
                 BOOST_TEST(WeightStore<Cpu>::frozen_bytes(config, with(mode)) > 0U);
             }
         }
     }
+}
+
+// In mode lora the embeddings are frozen, but those of the adapter, not of the base.
+BOOST_AUTO_TEST_CASE(what_an_adapter_has_saved_stands_in_for_frozen_weights_too) {
+    const LlamaConfig config = tiny_config();
+    Tune tune = tiny_tune();
+    tune.mode = TuneMode::lora;
+    const TemporaryFolder folder;
+    std::vector<TensorShape> shapes =
+        adapter_tensors(config, {tune.rank, tune.alpha, 0, tune.targets});
+    for (const TensorShape& shape : llama_tensors(config)) {
+        if (shape.name == "model.embed_tokens.weight" || shape.name == "lm_head.weight") {
+            shapes.push_back({adapter_name(shape.name), shape.rows, shape.columns});
+        }
+    }
+    const auto tensors = random_values(shapes);
+    std::vector<TensorToWrite> written;
+    for (const NamedValues& tensor : tensors) {
+        written.push_back(
+            {tensor.shape.name, {tensor.shape.rows, tensor.shape.columns}, "F32", tensor.values});
+    }
+    write_safetensors(folder / "adapter_model.safetensors", written);
+    write_file(
+        folder / "adapter_config.json",
+        R"({"peft_type": "LORA", "r": 3, "lora_alpha": 4.5, "target_modules": ["q_proj", "k_proj",
+                  "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]})");
+    BaseWeights base = lively_base(config);
+    base.set_adapter(std::make_shared<const AdapterFiles>(AdapterFiles::open(folder.path())));
+    Parameters<Cpu> parameters(trainable_parameters(config, tune));
+    const WeightStore<Cpu> store(base, parameters);
+    const auto& head = tensors.back().values;
+    const auto& embedding = tensors[tensors.size() - 2].values;
+    BOOST_TEST(
+        std::equal(embedding.begin(), embedding.end(), store.ends().embedding.flat().begin()));
+    BOOST_TEST(std::equal(head.begin(), head.end(), store.ends().head.flat().begin()));
 }

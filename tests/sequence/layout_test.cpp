@@ -12,7 +12,8 @@ template <class Check>
 void for_shards(const Check& check) {
     for (const Index ranks : {1, 2, 3, 4, 8}) {
         for (const Index chunks : {1, 2, 3, 4, 7, 9}) {
-            const Layout layout{.length = 5 * ranks * chunks, .group = 2, .ranks = ranks, .chunks = chunks};
+            const Layout layout{
+                .length = 5 * ranks * chunks, .group = 2, .ranks = ranks, .chunks = chunks};
             check(layout);
         }
     }
@@ -83,7 +84,8 @@ BOOST_AUTO_TEST_CASE(kv_heads_are_those_that_the_query_heads_read) {
 
 BOOST_AUTO_TEST_CASE(layouts_that_fit_pass) {
     check_layout({.length = 8192, .group = 2048, .ranks = 8});
-    check_layout({.length = 24, .group = 16, .ranks = 3, .chunks = 2});  // N = 1.5 G: a multiple of h
+    check_layout(
+        {.length = 24, .group = 16, .ranks = 3, .chunks = 2});  // N = 1.5 G: a multiple of h
     check_layout({.length = 32, .group = 16, .ranks = 8, .boundary = Boundary::wrap});
     check_layout({.length = 21, .group = 0, .ranks = 7, .chunks = 3, .pattern = Pattern::full});
     check_layout({.length = 8, .group = 16});  // one half-group
@@ -95,9 +97,11 @@ BOOST_AUTO_TEST_CASE(a_layout_that_does_not_fit_says_what_would) {
     CHECK_INPUT_ERROR(check_layout({.length = 0, .group = 2}), "sequence.length must be positive");
     CHECK_INPUT_ERROR(check_layout({.length = 100, .group = 2, .ranks = 4, .chunks = 2}),
                       "sequence.length 100 does not divide into 2 chunks x 4 sequence ranks");
-    CHECK_INPUT_ERROR(check_layout({.length = 100, .group = 2, .ranks = 4, .chunks = 2}), "multiple of 8");
+    CHECK_INPUT_ERROR(check_layout({.length = 100, .group = 2, .ranks = 4, .chunks = 2}),
+                      "multiple of 8");
     for (const Pattern pattern : {P::s2, P::local, P::shifted}) {
-        CHECK_INPUT_ERROR(check_layout({.length = 9, .group = 3, .pattern = pattern}), "attention.group 3");
+        CHECK_INPUT_ERROR(check_layout({.length = 9, .group = 3, .pattern = pattern}),
+                          "attention.group 3");
         CHECK_INPUT_ERROR(check_layout({.length = 9, .group = 3, .pattern = pattern}), "even");
         CHECK_INPUT_ERROR(check_layout({.length = 9, .group = 0, .pattern = pattern}), "positive");
         CHECK_INPUT_ERROR(check_layout({.length = 20, .group = 16, .pattern = pattern}),

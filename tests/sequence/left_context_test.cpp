@@ -39,8 +39,9 @@ void for_layouts(const Check& check) {
                         for (const Boundary boundary : {Boundary::truncate, Boundary::wrap}) {
                             const Layout layout{length, group, ranks, chunks, pattern, boundary};
                             if (fits(layout)) {
-                                check(layout, all_heads[static_cast<std::size_t>(ranks + chunks + group) %
-                                                        all_heads.size()]);
+                                check(layout,
+                                      all_heads[static_cast<std::size_t>(ranks + chunks + group) %
+                                                all_heads.size()]);
                             }
                         }
                     }
@@ -66,7 +67,8 @@ public:
             for (Index q = 0; q < item.queries.size(); ++q) {
                 const Index keys = item.is_causal ? q + 1 : item.keys.size();
                 for (Index k = 0; k < keys; ++k) {
-                    ++at(head, first_query + item.queries.begin + q, first_key + item.keys.begin + k);
+                    ++at(head, first_query + item.queries.begin + q,
+                         first_key + item.keys.begin + k);
                 }
             }
         }
@@ -93,7 +95,8 @@ bool block_fits(const Layout& layout, const Heads& heads, const ContextBlock& bl
     const bool items_fit =
         std::all_of(block.items.begin(), block.items.end(), [&](const AttentionItem& item) {
             return !item.is_causal && is_inside(item.queries, {0, layout.shard_length()}) &&
-                   is_inside(item.keys, {0, block.rows()}) && is_inside(item.heads, {0, heads.query}) &&
+                   is_inside(item.keys, {0, block.rows()}) &&
+                   is_inside(item.heads, {0, heads.query}) &&
                    is_inside(heads.kv_of(item.heads), block.kv_heads);
         });
     return block.consumer == shard && (is_earlier || is_wrap) && items_fit &&
@@ -212,10 +215,11 @@ BOOST_AUTO_TEST_CASE(blocks_come_by_descending_position_with_wraps_last) {
 }
 
 // A border of aligned shards is straddled by one kind of head, and costs 2 h Hkv_travelling D
-// elements a layer and direction; a border between chunks costs none, because both sides share a rank.
+// elements a layer and direction; a border between chunks costs none: both sides share a rank.
 BOOST_AUTO_TEST_CASE(aligned_shards_send_one_half_group_at_each_border_inside_a_chunk) {
     for_layouts([](const Layout& layout, const Heads& heads) {
-        if (layout.pattern == Pattern::full || !layout.is_aligned() || layout.boundary == Boundary::wrap) {
+        if (layout.pattern == Pattern::full || !layout.is_aligned() ||
+            layout.boundary == Boundary::wrap) {
             return;
         }
         double forward = 0;
@@ -241,11 +245,14 @@ BOOST_AUTO_TEST_CASE(traffic_follows_the_formula_where_a_shard_holds_whole_group
     for (const Heads& heads : all_heads) {
         for (const Index ranks : {1, 2, 3, 4, 8}) {
             for (const Index chunks : {1, 2, 3, 4}) {
-                const Layout layout{.length = 16 * ranks * chunks, .group = 8, .ranks = ranks, .chunks = chunks};
+                const Layout layout{
+                    .length = 16 * ranks * chunks, .group = 8, .ranks = ranks, .chunks = chunks};
                 const double border = 2.0 * 4 * travelling_heads(layout, heads, 0) * head_dim;
-                const auto factor = static_cast<double>((ranks - 1) * (2 * chunks * layers + (chunks - 1) * (layers - 1)));
+                const auto factor = static_cast<double>(
+                    (ranks - 1) * (2 * chunks * layers + (chunks - 1) * (layers - 1)));
                 const Traffic traffic = training_traffic(layout, heads, head_dim, layers);
-                BOOST_TEST(traffic.forward + traffic.backward == border * factor, name(layout, heads));
+                BOOST_TEST(traffic.forward + traffic.backward == border * factor,
+                           name(layout, heads));
             }
         }
     }
@@ -257,7 +264,11 @@ BOOST_AUTO_TEST_CASE(traffic_follows_the_formula_where_a_shard_holds_whole_group
 BOOST_AUTO_TEST_CASE(full_attention_sends_every_earlier_shard_of_another_rank) {
     for (const Index ranks : {1, 2, 3, 5}) {
         for (const Index chunks : {1, 2, 3, 4}) {
-            const Layout layout{.length = 7 * ranks * chunks, .group = 0, .ranks = ranks, .chunks = chunks, .pattern = Pattern::full};
+            const Layout layout{.length = 7 * ranks * chunks,
+                                .group = 0,
+                                .ranks = ranks,
+                                .chunks = chunks,
+                                .pattern = Pattern::full};
             const Heads heads{6, 2};
             const auto tokens = static_cast<double>(layout.length * (ranks - 1) * chunks) / 2;
             const Traffic traffic = training_traffic(layout, heads, head_dim, layers);
@@ -278,7 +289,9 @@ BOOST_AUTO_TEST_CASE(wrap_closes_the_ring_with_one_more_message) {
         BOOST_TEST(training_traffic(ring, heads, head_dim, layers).forward ==
                    training_traffic(open, heads, head_dim, layers).forward + border);
     }
-    const auto blocks = plan_shard({.length = 32, .group = 8, .ranks = 4, .boundary = Boundary::wrap}, heads, 0).blocks;
+    const auto blocks =
+        plan_shard({.length = 32, .group = 8, .ranks = 4, .boundary = Boundary::wrap}, heads, 0)
+            .blocks;
     BOOST_REQUIRE(blocks.size() == 1);
     BOOST_TEST(blocks[0].owner == 3);
     BOOST_TEST((blocks[0].tokens == Range{28, 32}));
@@ -295,7 +308,8 @@ BOOST_AUTO_TEST_CASE(visible_pairs_are_linear_in_the_length) {
             return;
         }
         for (Index head = 0; head < heads.query; ++head) {
-            const bool loses = is_shifted(layout, heads, head) && layout.boundary == Boundary::truncate;
+            const bool loses =
+                is_shifted(layout, heads, head) && layout.boundary == Boundary::truncate;
             expected += layout.pattern == Pattern::full ? N * (N + 1) / 2
                                                         : N * (G + 1) / 2 - (loses ? G * G / 4 : 0);
         }

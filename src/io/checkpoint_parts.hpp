@@ -1,0 +1,58 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "io/checkpoint_file.hpp"
+
+// What writing and reading a checkpoint share. Private to src/io/checkpoint_*.cpp.
+namespace longlora {
+
+constexpr Index checkpoint_chunk = 262144;  // elements, 1 MiB
+constexpr auto digest_name = "digest";
+constexpr auto attributes_digest_name = "attributes_digest";
+constexpr std::size_t group_count = 3;
+const std::array<std::string, group_count> checkpoint_groups{"/trainable", "/moments/first",
+                                                             "/moments/second"};
+
+template <class T>
+std::array<std::span<T>, group_count> arrays_of(const CheckpointPart<T>& part) {
+    return {part.weights, part.first, part.second};
+}
+
+// The elements of a tensor that lie in a range of the flat array, counted from the tensor's begin.
+Range elements_in(const CheckpointTensor& tensor, Range range);
+
+template <class T>
+std::span<T> values_of(const CheckpointTensor& tensor, Range elements, Range range,
+                       std::span<T> array) {
+    const Index begin = elements.empty() ? 0 : tensor.offset + elements.begin - range.begin;
+    return array.subspan(static_cast<std::size_t>(begin),
+                         static_cast<std::size_t>(elements.size()));
+}
+
+Index total_size(std::span<const CheckpointTensor> tensors);
+
+// Digests of each tensor in each group.
+using Digests = std::vector<std::uint64_t>;
+constexpr std::size_t digest_place(std::size_t group, std::size_t tensor) {
+    return tensor * group_count + group;
+}
+
+// Collective. Of the whole tensors, from the parts that the ranks hold.
+Digests digest_tensors(std::span<const CheckpointTensor> tensors,
+                       const CheckpointPart<const float>& mine);
+
+// Over all that is not a tensor's element: attributes, names, shapes, tensors' digests. It does not
+// depend on the order of the tensors.
+std::uint64_t digest_attributes(const Attributes& attributes,
+                                std::span<const CheckpointTensor> tensors, const Digests& digests);
+
+// Collective: what both directions ask of the caller.
+void check_parts(std::span<const CheckpointTensor> tensors,
+                 const CheckpointPart<const float>& mine);
+
+}  // namespace longlora

@@ -1,0 +1,70 @@
+#include "plan/run_plan.hpp"
+
+#include <boost/test/unit_test.hpp>
+
+#include "core/error.hpp"
+#include "model/tiny_model.hpp"
+
+using namespace longlora;
+using namespace longlora::test;
+
+namespace {
+
+PlanRequest request() {
+    return {.config = tiny_config(),
+            .tune = tiny_tune(),
+            .length = 512,
+            .group = 128,
+            .pattern = Pattern::s2,
+            .boundary = Boundary::truncate};
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(auto_takes_all_ranks_that_keep_shards_aligned) {
+    const auto world = Communicator<Cpu>::world();
+    const RunPlan plan = plan_run(request(), world);
+    BOOST_TEST(plan.layout.ranks == world.size());  // 512 / 4 is a multiple of 64
+    BOOST_TEST(plan.layout.chunks == 1);
+    BOOST_TEST((plan.policy == ActivationPolicy::keep));
+    PlanRequest coarse = request();
+    coarse.group = 512;  // half a group is 256: two aligned shards at most
+    BOOST_TEST(plan_run(coarse, world).layout.ranks == std::min(world.size(), 2));
+}
+
+BOOST_AUTO_TEST_CASE(what_is_set_is_kept) {
+    const auto world = Communicator<Cpu>::world();
+    PlanRequest fixed = request();
+    fixed.sequence_ranks = 1;
+    fixed.chunks = 4;
+    fixed.policy = ActivationPolicy::recompute_layer;
+    const RunPlan plan = plan_run(fixed, world);
+    BOOST_TEST(plan.layout.ranks == 1);
+    BOOST_TEST(plan.layout.chunks == 4);
+    BOOST_TEST((plan.policy == ActivationPolicy::recompute_layer));
+}
+
+// A row that no memory holds is streamed; when nothing helps the message says what is missing.
+BOOST_AUTO_TEST_CASE(too_little_memory_takes_chunks_and_then_an_error) {
+    const auto world = Communicator<Cpu>::world();
+    PlanRequest long_row = request();
+    long_row.length = Index{1} << 31U;
+    long_row.group = Index{1} << 16U;
+    const RunPlan plan = plan_run(long_row, world);
+    BOOST_TEST(plan.layout.chunks > 1);
+    BOOST_TEST(plan.memory.total() <= plan.available);
+    long_row.chunks = 1;
+    BOOST_CHECK_EXCEPTION(plan_run(long_row, world), Error, [](const Error& error) {
+        return std::string(error.what()).find("not enough memory") != std::string::npos;
+    });
+}
+
+BOOST_AUTO_TEST_CASE(an_earlier_pick_that_does_not_divide_is_dropped) {
+    const auto world = Communicator<Cpu>::world();
+    PlanRequest earlier = request();
+    earlier.sequence_ranks = 1;
+    earlier.chunks = 3;
+    BOOST_CHECK_THROW(plan_run(earlier, world), Error);
+    earlier.prefers_chunks = true;
+    BOOST_TEST(plan_run(earlier, world).layout.chunks == 1);
+}
