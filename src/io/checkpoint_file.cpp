@@ -31,7 +31,7 @@ CheckpointTensor describe_tensor(const Hdf5File& file, const std::string& name, 
     CheckpointTensor tensor{name, 0, 0, 0};
     std::vector<Index> shape;
     for (const std::string& group : checkpoint_groups) {
-        const Hdf5Dataset dataset = file.dataset(group + "/" + name);
+        const Hdf5Dataset dataset = file.dataset(join({group, name}, "/"));
         if (group == checkpoint_groups.front()) {
             shape = dataset.shape();
         }
@@ -245,7 +245,7 @@ void prune_checkpoints(const std::string& folder, Index keep) {
 void remove_unfinished_checkpoints(const std::string& folder) {
     for (const std::string& name : list_files(folder)) {
         if (name.ends_with(".tmp") && step_of(name.substr(0, name.size() - 4))) {
-            std::remove((folder + "/" + name).c_str());
+            std::remove(join({folder, name}, "/").c_str());
         }
     }
 }

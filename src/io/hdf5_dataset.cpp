@@ -1,6 +1,6 @@
 #include <algorithm>
 #include <array>
-#include <cstdint>
+#include <cstddef>
 
 #include "core/error.hpp"
 #include "io/hdf5.hpp"
@@ -87,9 +87,9 @@ Transfer make_transfer(hid_t dataset, Range elements, Access access) {
             static_cast<std::size_t>(elements.begin - lead)};
 }
 
-// Where the memory space begins. HDF5 touches what is selected, which is the array.
-std::uintptr_t memory_begin(const void* data, std::size_t lead, hid_t type) {
-    return reinterpret_cast<std::uintptr_t>(data) - lead * H5Tget_size(type);
+// Where the memory space begins, from the array's begin. HDF5 touches what is selected, the array.
+std::ptrdiff_t bytes_before(std::size_t lead, hid_t type) {
+    return static_cast<std::ptrdiff_t>(lead * H5Tget_size(type));
 }
 
 }  // namespace
@@ -145,11 +145,11 @@ void Hdf5Dataset::write_elements(Range elements, const void* data, std::size_t s
     }
     const Transfer transfer = make_transfer(handle_.id(), elements, access_);
     const hid_t memory_type = hdf5_memory_type(type);
-    const auto begin = memory_begin(data, transfer.lead, memory_type);
-    hdf5_check(
-        H5Dwrite(handle_.id(), memory_type, transfer.memory_space.id(), transfer.file_space.id(),
-                 transfer.properties.id(), reinterpret_cast<const void*>(begin)),
-        "cannot write " + label_, ExitCode::failure);
+    const auto* begin =
+        static_cast<const std::byte*>(data) - bytes_before(transfer.lead, memory_type);
+    hdf5_check(H5Dwrite(handle_.id(), memory_type, transfer.memory_space.id(),
+                        transfer.file_space.id(), transfer.properties.id(), begin),
+               "cannot write " + label_, ExitCode::failure);
 }
 
 void Hdf5Dataset::read_elements(Range elements, void* data, std::size_t size, Hdf5Type type) const {
@@ -160,11 +160,10 @@ void Hdf5Dataset::read_elements(Range elements, void* data, std::size_t size, Hd
     }
     const Transfer transfer = make_transfer(handle_.id(), elements, access_);
     const hid_t memory_type = hdf5_memory_type(type);
-    const auto begin = memory_begin(data, transfer.lead, memory_type);
-    hdf5_check(
-        H5Dread(handle_.id(), memory_type, transfer.memory_space.id(), transfer.file_space.id(),
-                transfer.properties.id(), reinterpret_cast<void*>(begin)),
-        "cannot read " + label_, ExitCode::bad_input);
+    auto* begin = static_cast<std::byte*>(data) - bytes_before(transfer.lead, memory_type);
+    hdf5_check(H5Dread(handle_.id(), memory_type, transfer.memory_space.id(),
+                       transfer.file_space.id(), transfer.properties.id(), begin),
+               "cannot read " + label_, ExitCode::bad_input);
 }
 
 std::size_t Hdf5Dataset::text_size() const {

@@ -64,7 +64,7 @@ Clock::time_point time_of(const std::vector<Event>& events, const std::string& n
 }  // namespace
 
 BOOST_AUTO_TEST_CASE(own_attention_is_done_while_the_halo_is_late) {
-    set_communication_timeout(20);
+    set_communication_timeout(60);
     const auto world = Communicator<Cpu>::world();
     LlamaConfig config = tiny_config();
     config.layers = 1;
