@@ -27,7 +27,7 @@ void read_field(std::string_view text, Enum& field, const std::string& key,
 
 std::string field_text(const std::string& field);
 std::string field_text(Index field);
-std::string field_text(bool field);  // true, false
+std::string field_text(bool field);    // true, false
 std::string field_text(double field);  // the shortest text that reads back as the same number
 template <class Enum>
     requires std::is_enum_v<Enum>

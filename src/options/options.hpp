@@ -231,8 +231,9 @@ struct Options {
                   {"steps between evaluations; 0: only at the end", kept, at_least(0)});
             visit("evaluate.contexts", evaluate.contexts,
                   {"comma separated; empty: sequence.length", kept});
-            visit("evaluate.stride", evaluate.stride,
-                  {"tokens the window moves, at most its context; 0: half of it", kept, at_least(0)});
+            visit(
+                "evaluate.stride", evaluate.stride,
+                {"tokens the window moves, at most its context; 0: half of it", kept, at_least(0)});
             visit("evaluate.protocol", evaluate.protocol, {"how tokens are scored", kept});
             visit("evaluate.attention", evaluate.attention, {"who sees whom", kept});
             visit("evaluate.tokens", evaluate.tokens,
