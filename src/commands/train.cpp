@@ -18,7 +18,7 @@ namespace {
 std::optional<SavedRun> settle_resume(Options& options, const RunFolder& folder) {
     return agree([&]() -> std::optional<SavedRun> {
         const bool is_root = world_rank() == 0;
-        const auto saved = find_saved_run(folder, [&](const std::string& text) {
+        auto saved = find_saved_run(folder, [&](const std::string& text) {
             if (is_root) {
                 warn(text);
             }

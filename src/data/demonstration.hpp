@@ -16,23 +16,16 @@ namespace longlora {
 // Which variant of the word is used is a fact of the document: it shows when the word first comes,
 // holds from then on, and is needed again when the topic returns, often thousands of tokens later.
 // So perplexity falls with context for a model that can use it.
-//
-// The base learns the language from documents that visit all topics alike. The documents it is extended
-// on, and those held out, have favourites: the k-th most visited topic comes 1/k times as often as the
-// first, in an order that is the document's own. So some topics return after hundreds of tokens and some
-// after thousands, and each doubling of the context is worth something.
 class DemonstrationDocuments {
 public:
-    enum class Set { base, training, validation };  // validation: documents that no training sees
-
     static constexpr Index topics = 16;
     static constexpr Index topic_words = 8;
     static constexpr Index variants = 8;
     static constexpr Index vocabulary = topics * topic_words * variants;
     static constexpr Index document_tokens = 16384;
 
-    // The model must hold the documents' tokens.
-    DemonstrationDocuments(Set set, Index model_vocabulary);
+    // is_validation: documents that training never sees. The model must hold the documents' tokens.
+    DemonstrationDocuments(bool is_validation, Index model_vocabulary);
 
     Index size() const;  // tokens
     void read(Range range, std::span<std::int32_t> tokens) const;
@@ -45,7 +38,7 @@ public:
 private:
     std::span<const std::int32_t> document(Index index) const;
 
-    Set set_;
+    bool is_validation_;
     // The document read last: rows are shorter than documents, and shards shorter than rows.
     mutable Index cached_ = -1;
     mutable std::vector<std::int32_t> cache_;

@@ -1,24 +1,15 @@
 #include "data/token_stream.hpp"
 
-#include <map>
-#include <optional>
-
 namespace longlora {
 namespace {
 
-std::optional<DemonstrationDocuments::Set> builtin_set(const std::string& source) {
-    using Set = DemonstrationDocuments::Set;
-    const std::map<std::string, Set> sets = {{"builtin-base", Set::base},
-                                             {"builtin", Set::training},
-                                             {"builtin-validation", Set::validation}};
-    const auto place = sets.find(source);
-    return place == sets.end() ? std::nullopt : std::optional(place->second);
-}
+constexpr const char* training_name = "builtin";
+constexpr const char* validation_name = "builtin-validation";
 
 std::variant<TokenFile, DemonstrationDocuments> open_source(const std::string& source,
                                                             Index vocabulary) {
-    if (const auto set = builtin_set(source)) {
-        return DemonstrationDocuments(*set, vocabulary);
+    if (source == training_name || source == validation_name) {
+        return DemonstrationDocuments(source == validation_name, vocabulary);
     }
     return TokenFile(source, vocabulary);
 }

@@ -9,7 +9,7 @@
 
 namespace longlora {
 
-// Tokens to train or evaluate on: a file, or the built-in documents ("builtin-base" and "builtin" for training,
+// Tokens to train or evaluate on: a file, or the built-in documents ("builtin" for training,
 // "builtin-validation" for documents that training never sees).
 class TokenStream {
 public:

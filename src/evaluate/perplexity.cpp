@@ -105,7 +105,7 @@ Perplexity PerplexityEvaluator<Device>::run_context(const Llama<Device>& model,
     const Mesh<Device> mesh(static_cast<int>(ranks_per_window(context, count)));
     const Layout layout{context, 0, mesh.sequence_size(), 1, Pattern::full, Boundary::truncate};
     auto measuring = Arena<Device>::measuring("evaluation");
-    WindowMemory<Device>(measuring, config_, tune_, layout, mesh.sequence_index());
+    const WindowMemory<Device> sized(measuring, config_, tune_, layout, mesh.sequence_index());
     Arena<Device> arena("evaluation", measuring.used());
     WindowMemory<Device> memory(arena, config_, tune_, layout, mesh.sequence_index());
     memory.exchange.connect(mesh.sequence(), timer_);

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "core/error.hpp"
+#include "core/text.hpp"
 
 namespace longlora {
 namespace {
@@ -101,7 +102,7 @@ Index complete_rows(const Hdf5File& file, const std::string& group) {
     Index rows = std::numeric_limits<Index>::max();
     const std::vector<std::string> names = file.names(group);
     for (const std::string& name : names) {
-        rows = std::min(rows, file.dataset(group + "/" + name).size());
+        rows = std::min(rows, file.dataset(join({group, name}, "/")).size());
     }
     return names.empty() ? 0 : rows;
 }

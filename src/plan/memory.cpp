@@ -78,12 +78,12 @@ MemoryPlan plan_memory(const Workload& work, Index sequence_rank, int world) {
     };
     const LayerShape shape = layer_shape(config, tune, layout.shard_length(), true);
     measured("activations",
-             [&](Arena<Cpu>& arena) { Activations<Cpu>(arena, shape, work.policy); });
-    measured("working memory", [&](Arena<Cpu>& arena) { Scratch<Cpu>(arena, shape); });
+             [&](Arena<Cpu>& arena) { const Activations<Cpu> sized(arena, shape, work.policy); });
+    measured("working memory", [&](Arena<Cpu>& arena) { const Scratch<Cpu> sized(arena, shape); });
     measured("left context and kept K/V", [&](Arena<Cpu>& arena) {
         const Heads heads{config.heads, config.kv_heads};
-        ContextExchange<Cpu>(arena, {layout, heads, config.head_dim, config.layers, true},
-                             sequence_rank);
+        const ContextExchange<Cpu> sized(
+            arena, {layout, heads, config.head_dim, config.layers, true}, sequence_rank);
     });
     return plan;
 }

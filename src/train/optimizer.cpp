@@ -39,12 +39,11 @@ double Optimizer<Device>::reduce(Parameters<Device>& parameters, const Stream<De
 // g *= min(1, clip / (norm + 1e-6)), then AdamW on this rank's range, tensor by tensor
 template <class Device>
 void Optimizer<Device>::step(Parameters<Device>& parameters, const Stream<Device>& stream,
-                             const Options::Train& train, Index step, double norm,
-                             PhaseTimer& timer) {
+                             const Options::Train& train, const Update& update, PhaseTimer& timer) {
     {
         const PhaseScope updating(timer, Phase::optimizer);
         const double clip =
-            train.clip_norm > 0 ? std::min(1.0, train.clip_norm / (norm + 1e-6)) : 1.0;
+            train.clip_norm > 0 ? std::min(1.0, train.clip_norm / (update.norm + 1e-6)) : 1.0;
         const Range mine = range();
         for (const Parameter& parameter : parameters.table()) {
             const Range held{std::max(mine.begin, parameter.offset),
@@ -57,13 +56,13 @@ void Optimizer<Device>::step(Parameters<Device>& parameters, const Stream<Device
                                 .gradient = gradient_.view().slice(local),
                                 .first_moment = first_.view().slice(local),
                                 .second_moment = second_.view().slice(local),
-                                .learning_rate = learning_rate(train, step),
+                                .learning_rate = learning_rate(train, update.step),
                                 .beta1 = train.beta1,
                                 .beta2 = train.beta2,
                                 .epsilon = train.epsilon,
                                 .weight_decay = parameter.decays ? train.weight_decay : 0.0,
                                 .gradient_scale = clip,
-                                .step = step});
+                                .step = update.step});
         }
     }
     const PhaseScope sync(timer, Phase::gradient_sync);

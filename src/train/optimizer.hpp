@@ -19,9 +19,13 @@ public:
     // Sums the gradients of all ranks, this rank's range of it stays here. Returns the global norm;
     // not finite when any gradient is not.
     double reduce(Parameters<Device>& parameters, const Stream<Device>& stream, PhaseTimer& timer);
-    // Clips, updates, gathers.
+    // Clips to the norm that reduce() has returned, updates, gathers.
+    struct Update {
+        Index step;  // 1-based
+        double norm;
+    };
     void step(Parameters<Device>& parameters, const Stream<Device>& stream,
-              const Options::Train& train, Index step, double norm, PhaseTimer& timer);
+              const Options::Train& train, const Update& update, PhaseTimer& timer);
 
     const std::vector<Range>& pieces() const { return pieces_; }
     Range range() const { return pieces_[static_cast<std::size_t>(world_.rank())]; }

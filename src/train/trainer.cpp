@@ -36,7 +36,7 @@ typename TwoPass<Device>::Shape two_pass_shape(const TrainerSetup<Device>& setup
 template <class Device>
 Arena<Device> sized_arena(const TrainerSetup<Device>& setup, Index rank) {
     auto measuring = Arena<Device>::measuring("training of a row");
-    TwoPass<Device>(measuring, two_pass_shape(setup), rank);
+    const TwoPass<Device> sized(measuring, two_pass_shape(setup), rank);
     return Arena<Device>("training of a row", measuring.used());
 }
 
@@ -195,8 +195,8 @@ template <class Device>
 void Trainer<Device>::update(StepRecord& record) {
     record.gradient_norm = optimizer_.reduce(parameters_, stream_, timer_);
     if (std::isfinite(record.loss) && std::isfinite(record.gradient_norm)) {
-        optimizer_.step(parameters_, stream_, setup_.options.train, record.step,
-                        record.gradient_norm, timer_);
+        optimizer_.step(parameters_, stream_, setup_.options.train,
+                        {record.step, record.gradient_norm}, timer_);
         bad_steps_ = 0;
     } else {
         note_bad_step(record);

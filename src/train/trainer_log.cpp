@@ -99,17 +99,21 @@ std::string Trainer<Device>::evaluation_table() const {
         header.push_back(std::to_string(context));
     }
     Table table(header);
-    const std::vector<std::pair<std::string, std::string>> models = {
+    struct Row {
+        std::string model;
+        std::string title;
+    };
+    const std::vector<Row> models = {
         {"base", "base as it is"},
         {"interpolated", "position interpolation only"},
         {"trained", setup_.tune.mode == TuneMode::full ? "after training" : "after LongLoRA"}};
-    for (const auto& [name, title] : models) {
-        std::vector<std::string> cells = {title};
+    for (const Row& line : models) {
+        std::vector<std::string> cells = {line.title};
         for (const Index context : contexts) {
-            const auto newest = std::find_if(evaluations_.rbegin(), evaluations_.rend(),
-                                             [&](const EvaluationRow& row) {
-                                                 return row.model == name && row.context == context;
-                                             });
+            const auto newest = std::find_if(
+                evaluations_.rbegin(), evaluations_.rend(), [&](const EvaluationRow& row) {
+                    return row.model == line.model && row.context == context;
+                });
             cells.push_back(newest == evaluations_.rend() ? "-"
                                                           : format_number(newest->perplexity));
         }

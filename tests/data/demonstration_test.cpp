@@ -19,9 +19,8 @@ namespace {
 using Documents = DemonstrationDocuments;
 using Tokens = std::vector<std::int32_t>;
 
-constexpr auto base = Documents::Set::base;
-constexpr auto training = Documents::Set::training;
-constexpr auto validation = Documents::Set::validation;
+constexpr bool training = false;
+constexpr bool validation = true;
 constexpr auto words = static_cast<std::size_t>(Documents::topics * Documents::topic_words);
 
 Tokens read(const Documents& documents, Range range) {
@@ -30,8 +29,8 @@ Tokens read(const Documents& documents, Range range) {
     return tokens;
 }
 
-Tokens document(Documents::Set set, Index index) {
-    return read({set, Documents::vocabulary},
+Tokens document(bool is_validation, Index index) {
+    return read({is_validation, Documents::vocabulary},
                 {index * Documents::document_tokens, (index + 1) * Documents::document_tokens});
 }
 
@@ -54,18 +53,17 @@ BOOST_AUTO_TEST_CASE(the_documents_are_what_they_were) {
     const auto digest = [](const Tokens& tokens) {
         return format_digest(digest_of(std::as_bytes(std::span(tokens))));
     };
-    BOOST_TEST(digest(document(base, 0)) == "bc40424b2a4706d7");
-    BOOST_TEST(digest(document(base, 16383)) == "bf0db99389434c33");
-    BOOST_TEST(digest(document(training, 0)) == "b1cc805282750a7c");
-    BOOST_TEST(digest(document(validation, 0)) == "3116473a77919bfe");
+    BOOST_TEST(digest(document(training, 0)) == "bc40424b2a4706d7");
+    BOOST_TEST(digest(document(training, 16383)) == "bf0db99389434c33");
+    BOOST_TEST(digest(document(validation, 0)) == "692a7223f9e480ec");
 }
 
 BOOST_AUTO_TEST_CASE(a_document_has_one_variant_of_each_word) {
-    for (const auto set : {training, validation}) {
+    for (const bool is_validation : {training, validation}) {
         std::vector<std::set<std::int32_t>> tokens_of(2);
         for (const Index index : {0, 1}) {
             std::map<std::int32_t, std::int32_t> token_of;
-            for (const std::int32_t token : document(set, index)) {
+            for (const std::int32_t token : document(is_validation, index)) {
                 BOOST_REQUIRE((0 <= token && token < Documents::vocabulary));
                 const auto known = token_of.emplace(Documents::word_of(token), token).first;
                 BOOST_REQUIRE(known->second == token);
@@ -154,11 +152,11 @@ BOOST_AUTO_TEST_CASE(perplexity_can_fall_with_every_doubling_of_the_context) {
     const Followers followers(64);
     double shorter = best_perplexity(followers, 256);
     BOOST_TEST(shorter < 4.5);
-    BOOST_TEST(best_perplexity(followers, 4096) < 0.86 * shorter);
+    BOOST_TEST(best_perplexity(followers, 4096) < 0.78 * shorter);
     for (const Index context : {512, 1024, 2048, 4096}) {
         const double perplexity = best_perplexity(followers, context);
         BOOST_TEST_MESSAGE("context " << context << ": " << perplexity);
-        BOOST_TEST(perplexity < 0.985 * shorter);
+        BOOST_TEST(perplexity < 0.995 * shorter);
         shorter = perplexity;
     }
     BOOST_TEST(best_perplexity(followers, 8192) > 0.98 * shorter);  // nothing much is left

@@ -103,7 +103,7 @@ BOOST_AUTO_TEST_CASE(three_steps_as_the_formulas_say_on_every_rank) {
         const double norm = optimizer.reduce(parameters, stream, timer);
         BOOST_TEST(norm == norm_of(world.size(), step, parameters.size()),
                    boost::test_tools::tolerance(1e-6));
-        optimizer.step(parameters, stream, train, step, norm, timer);
+        optimizer.step(parameters, stream, train, {step, norm}, timer);
         expect_step(expected, train, world.size(), step, step == 1 ? 5e-3 : 1e-2);
     }
     double worst = 0;
