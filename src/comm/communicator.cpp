@@ -25,6 +25,10 @@ double timeout_seconds = 600;
 // MPI counts are int; longer arrays travel in pieces.
 constexpr Index largest_count = Index{1} << 30U;
 
+// MPI's own reduce-scatter takes twice the array for itself; so sums are made a few pieces at a time.
+constexpr Index reduced_at_once = Index{1} << 17U;
+constexpr std::size_t reductions_in_flight = 4;
+
 template <class T>
 MPI_Datatype type_of();
 template <>
@@ -217,15 +221,25 @@ void Communicator<Cpu>::broadcast(View<Cpu, T, 1> values, int root) const {
 template <class T>
 void Communicator<Cpu>::reduce_scatter_sum(View<Cpu, const T, 1> values, View<Cpu, T, 1> out,
                                            const std::vector<Range>& pieces) const {
-    std::vector<int> counts;
-    for (const Range& piece : pieces) {
-        counts.push_back(as_count(piece.size()));
+    std::vector<MPI_Request> requests;
+    const auto wait_for_all = [&] {
+        std::for_each(requests.begin(), requests.end(), wait_for);
+        requests.clear();
+    };
+    for (int owner = 0; owner < size(); ++owner) {
+        const Range piece = pieces[static_cast<std::size_t>(owner)];
+        for (Index begin = piece.begin; begin < piece.end; begin += reduced_at_once) {
+            const Index count = std::min(piece.end - begin, reduced_at_once);
+            T* const sum = owner == rank() ? out.data() + (begin - piece.begin) : nullptr;
+            check(MPI_Ireduce(values.data() + begin, sum, static_cast<int>(count), type_of<T>(),
+                              MPI_SUM, owner, handle_->comm, &requests.emplace_back()),
+                  "MPI_Ireduce");
+            if (requests.size() == reductions_in_flight) {
+                wait_for_all();
+            }
+        }
     }
-    MPI_Request request = MPI_REQUEST_NULL;
-    check(MPI_Ireduce_scatter(values.data(), out.data(), counts.data(), type_of<T>(), MPI_SUM,
-                              handle_->comm, &request),
-          "MPI_Ireduce_scatter");
-    wait_for(request);
+    wait_for_all();
 }
 
 template <class T>

@@ -20,9 +20,9 @@ namespace {
 // the base and the physics.
 bool uses_run(const Options& options) { return !options.is_given("model.path"); }
 
-void adopt_run(Options& options, const RunFolder& folder) {
-    agree([&] {
-        const auto saved = find_saved_run(folder, [](const std::string& text) {
+SavedRun adopt_run(Options& options, const RunFolder& folder) {
+    return agree([&] {
+        auto saved = find_saved_run(folder, [](const std::string& text) {
             if (world_rank() == 0) {
                 warn(text);
             }
@@ -32,6 +32,7 @@ void adopt_run(Options& options, const RunFolder& folder) {
                     " has no intact checkpoint; set run.directory to a run, or model.path "
                     "to evaluate a model as it is");
         adopt(text_attributes(saved->attributes), options);
+        return *std::move(saved);
     });
 }
 
@@ -66,11 +67,15 @@ int evaluate_command(Options options) {
     const auto world = Communicator<Cpu>::world();
     set_communication_timeout(options.comm.timeout);
     const RunFolder folder{options.run_directory()};
+    std::optional<SavedRun> saved;
     if (uses_run(options)) {
-        adopt_run(options, folder);
+        saved = adopt_run(options, folder);
     }
     agree([&] { validate(options, world.size()); });
     const ModelSetup setup = set_up_model(options);
+    if (saved) {
+        check_base(*saved, agree([&] { return setup.base.fingerprint(); }), setup.base, folder);
+    }
     const auto data = agree([&] {
         require(!options.data.validation.empty(),
                 "evaluate needs held-out tokens: set data.validation to a tokens.h5, .bin or .npy "

@@ -79,6 +79,19 @@ LlamaConfig with_rope(LlamaConfig config, Options& options) {
 
 }  // namespace
 
+void check_base(const SavedRun& saved, std::uint64_t fingerprint, const BaseWeights& base,
+                const RunFolder& folder) {
+    const auto place = saved.attributes.find("base_fingerprint");
+    agree([&] {
+        require(place != saved.attributes.end() &&
+                    std::get<std::uint64_t>(place->second) == fingerprint,
+                "the run in " + folder.path + " was started from another base model than " +
+                    base.name() +
+                    " (its fingerprint differs); give the same model.path or choose another "
+                    "run.directory");
+    });
+}
+
 ModelSetup set_up_model(Options& options) {
     return agree([&] {
         BaseWeights base = open_base(options);

@@ -5,6 +5,7 @@
 #include "model/llama.hpp"
 #include "model/trainable_start.hpp"
 #include "options/options.hpp"
+#include "train/run_folder.hpp"
 
 namespace longlora {
 
@@ -19,6 +20,10 @@ struct ModelSetup {
 // whose rank, alpha, dropout and targets hold; an explicit option that differs is an Error.
 // Collective: the same error on all ranks.
 ModelSetup set_up_model(Options& options);
+
+// Collective: an Error when the run was started from another base.
+void check_base(const SavedRun& saved, std::uint64_t fingerprint, const BaseWeights& base,
+                const RunFolder& folder);
 
 // Trainables, frozen weights and the model over them; they refer to each other, so this stays put.
 template <class Device>

@@ -94,19 +94,6 @@ Attributes run_attributes(const Options& options, const RunPlan& plan, std::uint
     return attributes;
 }
 
-void check_base(const SavedRun& saved, std::uint64_t fingerprint, const BaseWeights& base,
-                const RunFolder& folder) {
-    const auto place = saved.attributes.find("base_fingerprint");
-    agree([&] {
-        require(place != saved.attributes.end() &&
-                    std::get<std::uint64_t>(place->second) == fingerprint,
-                "the run in " + folder.path + " was started from another base model than " +
-                    base.name() +
-                    " (its fingerprint differs); give the same model.path or choose another "
-                    "run.directory");
-    });
-}
-
 // Rows to train on and tokens to score: asked before anything is built, and by a dry run.
 void check_data(const Options& options, Index vocabulary) {
     const TokenStream data(options.data.train, vocabulary);

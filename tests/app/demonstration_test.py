@@ -41,15 +41,14 @@ class DefaultRun(ProgramTest):
             self.assertIn(str(written), result.out)
 
     def assert_table(self, text, evaluations):
-        """Three rows and two columns, the same in the log; interpolation alone must cost something."""
+        """Three rows and two columns, the same in the log."""
         for model in ("base", "interpolated", "trained"):
             for context in (256, 1024):
                 value = evaluations[(model, context)]
-                self.assertTrue(1 < value < 2048, f"{model} {context}: {value}")
+                self.assertTrue(1 < value < 1000, f"{model} {context}: {value}")
                 self.assertIn(f"{value:.4g}"[:4], text)
         for words in ("base as it is", "position interpolation only", "after LongLoRA"):
             self.assertIn(words, text)
-        self.assertLess(evaluations[("base", 256)], evaluations[("interpolated", 256)])
 
 
 def bytes_of_total(text):
@@ -62,12 +61,14 @@ def bytes_sent(text):
 
 # Sizes at which a run's own memory is well above that of the program and its libraries (30 MB).
 LARGE = {"model.width": 256, "model.layers": 4, "model.heads": 8, "model.kv_heads": 4, "model.mlp_width": 688,
-         "model.vocabulary": 8000, "sequence.length": 4096, "attention.group": 512, "train.batch": 2, "train.steps": 2}
+         "model.vocabulary": 8000, "sequence.length": 4096, "attention.group": 512, "train.batch": 2, "train.steps": 1}
 
 DRY_RUNS = [
     (2, {"parallel.sequence": 2, "sequence.chunks": 1, "train.activations": "keep"}),
     (2, {"parallel.sequence": 2, "sequence.chunks": 4, "train.activations": "keep", "tune.mode": "full"}),
     (2, {"parallel.sequence": 1, "sequence.chunks": 1, "train.activations": "recompute_layer"}),
+    (4, {"model.vocabulary": 32000, "sequence.length": 512, "attention.group": 128}),  # trainables, no activations
+    (2, {"model.vocabulary": 32000, "sequence.length": 512, "attention.group": 128, "tune.mode": "lora"}),
 ]
 
 

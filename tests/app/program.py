@@ -107,8 +107,17 @@ def train(options, ranks=1, **rest):
     return result
 
 
-def interrupt(options, ranks, log, steps, timeout=120):
-    """Trains, sends SIGUSR1 to mpirun once `log` holds so many steps; the Result."""
+def ask_to_stop(mpirun):
+    mpirun.send_signal(signal.SIGUSR1)
+
+
+def kill_a_rank(mpirun):
+    children = Path(f"/proc/{mpirun.pid}/task/{mpirun.pid}/children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+
+
+def interrupt(options, ranks, log, steps, act, timeout=120):
+    """Trains, calls act(mpirun) once `log` holds so many steps; the Result, its seconds counted from there."""
     words = command_line(["train"], options, ranks)
     start = time.monotonic()
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
@@ -116,7 +125,8 @@ def interrupt(options, ranks, log, steps, timeout=120):
         try:
             while logged_steps(log) < steps and process.poll() is None and time.monotonic() - start < timeout:
                 time.sleep(0.01)
-            process.send_signal(signal.SIGUSR1)
+            start = time.monotonic()
+            act(process)
             process.wait(timeout)
         finally:
             process.kill()

@@ -1,5 +1,6 @@
 """Stopping and going on: 20 steps are 10 and 10, bit for bit on the same layout; what may not change is refused."""
 
+import re
 import shutil
 
 import h5py
@@ -15,8 +16,7 @@ ROWS = 24
 LOSS_LIMIT = 1e-5  # on another layout
 
 PHYSICS = {**program.TINY, "sequence.length": LENGTH, "attention.group": 16, "rope.scaling": "linear", "rope.factor": 4,
-           "train.batch": 3, "train.learning_rate": 1e-2,
-           "train.warmup_steps": 4, "tune.dropout": 0.1}
+           "train.batch": 3, "train.learning_rate": 1e-2, "train.warmup_steps": 4, "tune.dropout": 0.1}
 LAYOUT = {"parallel.sequence": 2, "sequence.chunks": 2}
 RANKS = 4
 OTHER_LAYOUT = {"parallel.sequence": 1, "sequence.chunks": 4, "train.activations": "recompute_layer"}
@@ -168,33 +168,59 @@ class OtherBase(ResumeTest):
         moved = self.folder / "moved"
         bases[0]["model.path"].rename(moved)
         self.assert_code(program.run(["train"], {**another, "model.path": moved}), 0)
+        evaluation = {"run.directory": options["run.directory"], "data.validation": bases[0]["data.train"]}
+        self.assert_code(program.run(["evaluate"], evaluation, 2), 0)
+        # Other weights in the same folder are another base, for evaluate too.
+        shutil.copy(bases[1]["model.path"] / "model.safetensors", moved)
+        result = program.run(["evaluate"], evaluation, 2)
+        self.assert_code(result, 2)
+        self.assertRegex(result.complaints[0], "another base model.*fingerprint")
 
 
-class Signal(ResumeTest):
-    """SIGUSR1 to mpirun: checkpoint, exit 75, and the same bits in the end."""
+class Interrupted(ResumeTest):
+    """A run that was stopped in between ends with the same bits as one in one go."""
 
-    STEPS = 120
+    STEPS = 60
+    LENGTH = 1024  # a step takes long enough for the interruption to come between two
 
-    def test_stop_on_request(self):
-        length = 1024  # a step takes long enough for the signal to come between two
-        options = {**PHYSICS, **LAYOUT, "sequence.length": length, "attention.group": 128, "train.steps": self.STEPS,
-                   "train.checkpoint_every": 0,
-                   "data.train": program.write_tokens(self.folder / "tokens.npy", ROWS, length)}
-        run = {**options, "run.directory": self.folder / "stopped"}
-        result = program.interrupt(run, RANKS, run["run.directory"] / "log.h5", 3)
+    def setUp(self):
+        super().setUp()
+        self.options = {**PHYSICS, **LAYOUT, "sequence.length": self.LENGTH, "attention.group": 128,
+                        "train.steps": self.STEPS, "run.directory": self.folder / "run",
+                        "data.train": program.write_tokens(self.folder / "tokens.npy", ROWS, self.LENGTH)}
+
+    def interrupt(self, steps, act, **others):
+        run = {**self.options, **others}
+        return program.interrupt(run, RANKS, run["run.directory"] / "log.h5", steps, act)
+
+    def go_on_and_compare(self):
+        """Returns the step from which it went on."""
+        run = self.options["run.directory"]
+        result = program.train({**self.options, "run.directory": run}, RANKS)
+        program.train({**self.options, "run.directory": self.folder / "whole"}, RANKS)
+        self.assert_same_bits(run, self.folder / "whole", self.STEPS)
+        self.assert_each_step_once(run, self.STEPS)
+        return int(re.search(r"resumed at step (\d+)", result.out).group(1))
+
+    def test_stopped_on_request(self):
+        """SIGUSR1 to mpirun: checkpoint, exit 75."""
+        result = self.interrupt(3, program.ask_to_stop)
         self.assert_code(result, 75)
         self.assertIn("stopped on request", result.out)
-        steps = [int(path.stem[5:]) for path in (run["run.directory"] / "checkpoints").glob("step-*.h5")]
+        run = self.options["run.directory"]
+        steps = [int(path.stem[5:]) for path in (run / "checkpoints").glob("step-*.h5")]
         self.assertEqual(len(steps), 1)
         self.assertTrue(3 <= steps[0] < self.STEPS, steps)
-        self.assert_each_step_once(run["run.directory"], steps[0])
-        self.assertEqual(read_events(run["run.directory"])[-1], "stopped")
+        self.assert_each_step_once(run, steps[0])
+        self.assertEqual(read_events(run)[-1], "stopped")
+        self.assertEqual(self.go_on_and_compare(), steps[0])
 
-        self.assertIn(f"resumed at step {steps[0]}", program.train(run, RANKS).out)
-        whole = {**options, "run.directory": self.folder / "whole"}
-        program.train(whole, RANKS)
-        self.assert_same_bits(run["run.directory"], whole["run.directory"], self.STEPS)
-        self.assert_each_step_once(run["run.directory"], self.STEPS)
+    def test_a_rank_is_killed(self):
+        """All end soon; the log's later steps are cut, and done again from the last checkpoint."""
+        result = self.interrupt(13, program.kill_a_rank, **{"train.checkpoint_every": 10})
+        self.assertNotIn(result.code, (0, 2, 75), str(result))
+        self.assertLess(result.seconds, 5 if not program.IS_SANITIZED else 20, str(result))
+        self.assertIn(self.go_on_and_compare(), range(10, self.STEPS, 10))
 
 
 if __name__ == "__main__":
