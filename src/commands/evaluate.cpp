@@ -8,9 +8,9 @@
 #include "commands/threads.hpp"
 #include "core/terminal.hpp"
 #include "core/text.hpp"
-#include "evaluate/perplexity.hpp"
 #include "io/run_log.hpp"
 #include "options/validate.hpp"
+#include "train/perplexity_task.hpp"
 #include "train/resume.hpp"
 
 namespace longlora {
@@ -93,11 +93,10 @@ int evaluate_command(Options options) {
                                  : threads_per_rank(world));
     PerplexityEvaluator<Cpu> evaluator(setup.config, setup.tune);
     const auto results = evaluator.run(
-        session.model, data,
-        {options.evaluation_contexts(), options.evaluate.stride, options.evaluate.tokens}, stream);
+        session.model, data, perplexity_task(options), stream);
     std::vector<EvaluationRow> rows;
     for (const Perplexity& result : results) {
-        rows.push_back({step, model_kind(options, setup), to_text(options.evaluate.protocol),
+        rows.push_back({step, model_kind(options, setup), protocol_name(options),
                         result.context, result.scored, result.value});
     }
     agree([&] {

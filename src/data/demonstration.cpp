@@ -1,6 +1,7 @@
 #include "data/demonstration.hpp"
 
 #include <algorithm>
+#include <array>
 #include <string>
 
 #include "core/error.hpp"
@@ -19,23 +20,32 @@ constexpr Index training_documents = 16384;
 constexpr Index validation_documents = 64;
 
 constexpr std::uint64_t visit_tokens = 32;  // mean stay in a topic
+constexpr double main_share = 0.85;          // of the steps that lead to the next word of the circle
 
-// The words of a topic stand in a circle. From one to the next it is 1, 3 or 5 places.
-constexpr std::uint64_t places_on(double uniform) {
-    return uniform < 0.7 ? 1 : uniform < 0.9 ? 3 : 5;
-}
+// Under each heading the other steps lead this many words on.
+constexpr std::array<std::uint64_t, Documents::headings> side_step = {3, 5};
 
 // Random numbers 4 t .. 4 t + 3 belong to token t; the variants have a key of their own.
 void write_document(std::uint64_t key, std::span<std::int32_t> tokens) {
     const std::uint64_t variants_key = mix_bits(key);
+    std::uint64_t heading = 0;
     std::uint64_t topic = 0;
     std::uint64_t place = 0;
+    bool is_new_visit = false;
     for (std::size_t t = 0; t < tokens.size(); ++t) {
-        if (t == 0 || random_bits(key, 4 * t) % visit_tokens == 0) {
+        if (t == 0 || (!is_new_visit && random_bits(key, 4 * t) % visit_tokens == 0)) {
+            heading = random_bits(key, 4 * t + 1) % Documents::headings;
+            tokens[t] = static_cast<std::int32_t>(Documents::first_heading + heading);
+            is_new_visit = true;
+            continue;
+        }
+        if (is_new_visit) {
             topic = random_bits(key, 4 * t + 1) % Documents::topics;
             place = random_bits(key, 4 * t + 2) % Documents::topic_words;
+            is_new_visit = false;
         } else {
-            place = (place + places_on(random_uniform(key, 4 * t + 3))) % Documents::topic_words;
+            const bool is_main = random_uniform(key, 4 * t + 3) < main_share;
+            place = (place + (is_main ? 1 : side_step[heading])) % Documents::topic_words;
         }
         const std::uint64_t word = topic * Documents::topic_words + place;
         const std::uint64_t variant = random_bits(variants_key, word) % Documents::variants;

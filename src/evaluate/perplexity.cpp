@@ -35,6 +35,10 @@ struct WindowMemory {
     View<Device, std::int32_t, 1> labels;
 };
 
+Index step_of(Index context, Index stride) {
+    return std::clamp<Index>(stride == 0 ? context / 2 : stride, 1, context);
+}
+
 std::span<std::int32_t> as_span(View<Cpu, std::int32_t, 1> view) {
     return {view.data(), static_cast<std::size_t>(view.size())};
 }
@@ -42,7 +46,7 @@ std::span<std::int32_t> as_span(View<Cpu, std::int32_t, 1> view) {
 }  // namespace
 
 std::vector<Window> sliding_windows(Index context, Index stride, Index scored) {
-    const Index step = std::clamp<Index>(stride == 0 ? context / 2 : stride, 1, context);
+    const Index step = step_of(context, stride);
     std::vector<Window> windows = {{{0, context}, {0, context}}};
     for (Index done = context; done < scored;) {
         const Index end = std::min(done + step, scored);
@@ -50,6 +54,31 @@ std::vector<Window> sliding_windows(Index context, Index stride, Index scored) {
         done = end;
     }
     return windows;
+}
+
+std::vector<Window> longlora_windows(Index context, Index stride, Index scored) {
+    std::vector<Window> windows;
+    // There a window's labels are its own tokens, so its last token predicts nothing.
+    for (Index begin = 0; begin + context <= scored; begin += step_of(context, stride)) {
+        windows.push_back({{begin, begin + context}, {0, context - 1}});
+    }
+    if (windows.size() > 1) {
+        windows.pop_back();
+    }
+    return windows;
+}
+
+// A context of up to half a group lies inside one group of every head.
+Layout window_layout(Index context, Index ranks, const Visibility& visibility) {
+    const Index group = visibility.group > 0 ? visibility.group : context / 4;
+    if (visibility.pattern == Pattern::full || 2 * context <= group) {
+        return {context, 0, ranks, 1, Pattern::full, Boundary::truncate};
+    }
+    require(group >= 2 && group % 2 == 0 && context % (group / 2) == 0,
+            "evaluate.attention s2: a context of " + std::to_string(context) +
+                " tokens does not divide into half-groups of " + std::to_string(group / 2) +
+                "; choose evaluate.contexts that are multiples, or attention.group");
+    return {context, group, ranks, 1, visibility.pattern, visibility.boundary};
 }
 
 Index scored_labels(const PerplexityTask& task, const TokenStream& stream) {
@@ -90,20 +119,26 @@ std::vector<Perplexity> PerplexityEvaluator<Device>::run(const Llama<Device>& mo
     const Index scored = agree([&] { return scored_labels(task, data); });
     std::vector<Perplexity> results;
     for (const Index context : task.contexts) {
-        results.push_back(run_context(model, data, context,
-                                      sliding_windows(context, task.stride, scored), stream));
+        const auto places = task.scoring == Scoring::sliding
+                                ? sliding_windows(context, task.stride, scored)
+                                : longlora_windows(context, task.stride, scored);
+        results.push_back(run_context(model, data, {context, task.visibility, places}, stream));
     }
     return results;
 }
 
 template <class Device>
 Perplexity PerplexityEvaluator<Device>::run_context(const Llama<Device>& model,
-                                                    const TokenStream& data, Index context,
-                                                    const std::vector<Window>& windows,
+                                                    const TokenStream& data,
+                                                    const Windows& windows,
                                                     const Stream<Device>& stream) {
-    const auto count = static_cast<Index>(windows.size());
-    const Mesh<Device> mesh(static_cast<int>(ranks_per_window(context, count)));
-    const Layout layout{context, 0, mesh.sequence_size(), 1, Pattern::full, Boundary::truncate};
+    const auto count = static_cast<Index>(windows.places.size());
+    const Mesh<Device> mesh(static_cast<int>(ranks_per_window(windows.context, count)));
+    const Layout layout = agree([&] {
+        Layout wanted = window_layout(windows.context, mesh.sequence_size(), windows.visibility);
+        check_layout(wanted);
+        return wanted;
+    });
     auto measuring = Arena<Device>::measuring("evaluation");
     const WindowMemory<Device> sized(measuring, config_, tune_, layout, mesh.sequence_index());
     Arena<Device> arena("evaluation", measuring.used());
@@ -115,7 +150,7 @@ Perplexity PerplexityEvaluator<Device>::run_context(const Llama<Device>& model,
 
     std::array<double, 2> sums{};  // loss, labels
     for (Index w = mesh.data_index(); w < count; w += mesh.data_size()) {
-        const Window& window = windows[static_cast<std::size_t>(w)];
+        const Window& window = windows.places[static_cast<std::size_t>(w)];
         const Index first = window.tokens.begin + shard.begin;
         data.read({first, first + shard.size()}, as_span(memory.tokens));
         data.read_labels({first + 1, first + 1 + shard.size()}, as_span(memory.labels));
@@ -132,7 +167,7 @@ Perplexity PerplexityEvaluator<Device>::run_context(const Llama<Device>& model,
         }
     }
     mesh.world().all_reduce_sum(View<Cpu, double, 1>(sums.data(), 2));
-    return {context, static_cast<Index>(sums[1]), std::exp(sums[0] / sums[1])};
+    return {windows.context, static_cast<Index>(sums[1]), std::exp(sums[0] / sums[1])};
 }
 
 LONGLORA_INSTANTIATE(PerplexityEvaluator);

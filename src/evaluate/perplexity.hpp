@@ -8,11 +8,26 @@
 
 namespace longlora {
 
-// What is scored: labels 1 .. scored of the stream, the same for every context.
+enum class Scoring {
+    sliding,   // every label once, with as much context as its window gives
+    longlora,  // all labels inside every window: eval.py of the LongLoRA authors
+};
+
+// Who sees whom inside a window. Groups are those of training, or a quarter of the context.
+struct Visibility {
+    Pattern pattern = Pattern::full;
+    Index group = 0;  // 0: context / 4
+    Boundary boundary = Boundary::truncate;
+};
+
+// What is scored: labels 1 .. scored of the stream, the same for every context (longlora: of the
+// windows that fit in there).
 struct PerplexityTask {
     std::vector<Index> contexts;
     Index stride;  // tokens that the window moves; 0: half the context; at most the context
     Index tokens;  // scored labels per context; 0: the whole stream
+    Scoring scoring = Scoring::sliding;
+    Visibility visibility = {};
 };
 
 struct Perplexity {
@@ -29,11 +44,19 @@ struct Window {
 };
 std::vector<Window> sliding_windows(Index context, Index stride, Index scored);
 
+// Windows every `stride` tokens, all labels inside each counted, so most of them context / stride
+// times, with all contexts from one token on. As there, the last window that fits is left out, unless
+// it is the only one.                      (github.com/dvlab-research/LongLoRA, eval.py)
+std::vector<Window> longlora_windows(Index context, Index stride, Index scored);
+
+// The layout of one window that `ranks` share. Error (bad input) where its groups do not fit.
+Layout window_layout(Index context, Index ranks, const Visibility& visibility);
+
 // Labels that are scored for each context: as asked for, at most what the stream has and at least the
 // longest context. Throws Error (bad input) when the stream is shorter than that.
 Index scored_labels(const PerplexityTask& task, const TokenStream& stream);
 
-// Perplexity under full causal attention. Windows are dealt to the replicas; a window that is long,
+// Perplexity under full causal attention, or that of training. Windows are dealt to the replicas; a window that is long,
 // or alone, is shared by several ranks. Collective; the same result on all ranks.
 template <class Device>
 class PerplexityEvaluator {
@@ -44,8 +67,14 @@ public:
                                 const PerplexityTask& task, const Stream<Device>& stream);
 
 private:
-    Perplexity run_context(const Llama<Device>& model, const TokenStream& data, Index context,
-                           const std::vector<Window>& windows, const Stream<Device>& stream);
+    // Windows of one context length, and who sees whom in them.
+    struct Windows {
+        Index context;
+        Visibility visibility;
+        std::vector<Window> places;
+    };
+    Perplexity run_context(const Llama<Device>& model, const TokenStream& data,
+                           const Windows& windows, const Stream<Device>& stream);
     Index ranks_per_window(Index context, Index windows) const;
 
     LlamaConfig config_;

@@ -171,7 +171,10 @@ void AttentionLayer<Device>::attend_backward(LayerRun<Device>& run,
         attend_block(exchange.block(layer_, index), blocks[i].items, gradient.k, gradient.v);
         exchange.send_gradient(index);
     }
-    attend_block({k_of(qkv), v_of(qkv), 0}, exchange.plan().own, d_k, d_v);
+    const std::span<const AttentionItem> own = exchange.plan().own;
+    attend_block({k_of(qkv), v_of(qkv), 0}, own.first(own.size() / 2), d_k, d_v);
+    exchange.poll();
+    attend_block({k_of(qkv), v_of(qkv), 0}, own.subspan(own.size() / 2), d_k, d_v);
     exchange.end_backward(run.stream, layer_, d_k, d_v);
 }
 

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/random.hpp"
+#include "io/digest.hpp"
 
 namespace longlora {
 namespace {
@@ -16,12 +17,12 @@ bool is_lora(const TensorShape& tensor) {
     return ends_with(tensor.name, ".lora_A.weight") || ends_with(tensor.name, ".lora_B.weight");
 }
 
-void start_lora(const TensorShape& tensor, std::uint64_t seed, std::uint64_t place,
-                std::span<float> out) {
+// Keyed by name: a matrix starts the same whatever else is trained.
+void start_lora(const TensorShape& tensor, std::uint64_t seed, std::span<float> out) {
     const double bound = ends_with(tensor.name, ".lora_A.weight")
                              ? 1.0 / std::sqrt(static_cast<double>(tensor.columns))
                              : 0.0;
-    const std::uint64_t key = random_key(seed, Purpose::lora_weight, place);
+    const std::uint64_t key = random_key(seed, Purpose::lora_weight, digest_of(tensor.name));
     for (std::size_t i = 0; i < out.size(); ++i) {
         out[i] = static_cast<float>(bound * (2.0 * random_uniform(key, i) - 1.0));
     }
@@ -32,7 +33,6 @@ void start_lora(const TensorShape& tensor, std::uint64_t seed, std::uint64_t pla
 template <class Device>
 void initialise_trainables(Parameters<Device>& parameters, const BaseWeights& base,
                            const AdapterFiles* adapter, std::uint64_t seed) {
-    std::uint64_t place = 0;
     for (const Parameter& parameter : parameters.table()) {
         const TensorShape& tensor = parameter.shape;
         const std::span<float> out(parameters.weights().data() + parameter.offset,
@@ -42,9 +42,8 @@ void initialise_trainables(Parameters<Device>& parameters, const BaseWeights& ba
         } else if (adapter != nullptr) {
             adapter->read(tensor, out);
         } else {
-            start_lora(tensor, seed, place, out);
+            start_lora(tensor, seed, out);
         }
-        ++place;
     }
 }
 

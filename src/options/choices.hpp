@@ -19,8 +19,8 @@ enum class Deterministic { run };
 enum class Activations { automatic, keep, recompute_mlp, recompute_layer };
 enum class Device { automatic, cpu };
 enum class Weights { resident };
-enum class Protocol { sliding };
-enum class Attention { full };
+enum class Protocol { sliding, longlora };
+enum class Attention { full, s2 };
 enum class Transport { automatic, mpi };
 
 }  // namespace choice
@@ -55,9 +55,9 @@ inline constexpr ChoiceTexts choice_texts<choice::Device> = {"auto cpu", "cuda"}
 template <>
 inline constexpr ChoiceTexts choice_texts<choice::Weights> = {"resident", "sharded nf4 int8 host"};
 template <>
-inline constexpr ChoiceTexts choice_texts<choice::Protocol> = {"sliding", "longlora"};
+inline constexpr ChoiceTexts choice_texts<choice::Protocol> = {"sliding longlora"};
 template <>
-inline constexpr ChoiceTexts choice_texts<choice::Attention> = {"full", "s2"};
+inline constexpr ChoiceTexts choice_texts<choice::Attention> = {"full s2"};
 template <>
 inline constexpr ChoiceTexts choice_texts<choice::Transport> = {"auto mpi", "nccl"};
 

@@ -234,8 +234,9 @@ struct Options {
             visit(
                 "evaluate.stride", evaluate.stride,
                 {"tokens the window moves, at most its context; 0: half of it", kept, at_least(0)});
-            visit("evaluate.protocol", evaluate.protocol, {"how tokens are scored", kept});
-            visit("evaluate.attention", evaluate.attention, {"who sees whom", kept});
+            visit("evaluate.protocol", evaluate.protocol, {"sliding: each token once; longlora: all of each window", kept});
+            visit("evaluate.attention", evaluate.attention,
+                  {"who sees whom; s2: as attention.* say", kept});
             visit("evaluate.tokens", evaluate.tokens,
                   {"scored tokens per context; 0: all", kept, at_least(0)});
         }

@@ -71,8 +71,11 @@ void Optimizer<Device>::step(Parameters<Device>& parameters, const Stream<Device
 
 template <class Device>
 std::size_t Optimizer<Device>::bytes(Index trainables, int ranks) {
-    return 3 * sizeof(float) *
-           static_cast<std::size_t>(equal_pieces(trainables, ranks, piece).back().size());
+    Index largest = 0;
+    for (const Range& range : equal_pieces(trainables, ranks, piece)) {
+        largest = std::max(largest, range.size());
+    }
+    return 3 * sizeof(float) * static_cast<std::size_t>(largest);
 }
 
 LONGLORA_INSTANTIATE(Optimizer);

@@ -73,6 +73,7 @@ private:
     void evaluate_start();
     void evaluate(Index step, const std::string& name, const Llama<Device>& model);
     bool has_evaluation(const std::string& name) const;
+    std::string evaluation_title() const;
     std::string evaluation_table() const;
     void finish(Index step);
 

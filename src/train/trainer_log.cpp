@@ -5,6 +5,7 @@
 #include "comm/agree.hpp"
 #include "core/terminal.hpp"
 #include "core/text.hpp"
+#include "train/perplexity_task.hpp"
 #include "train/trainer.hpp"
 
 // What a run tells: log.h5, evaluations, the closing summary.
@@ -48,7 +49,10 @@ void Trainer<Device>::log_step(const StepRecord& record) {
 template <class Device>
 bool Trainer<Device>::has_evaluation(const std::string& name) const {
     const bool is_here = std::any_of(evaluations_.begin(), evaluations_.end(),
-                                     [&](const EvaluationRow& row) { return row.model == name; });
+                                     [&](const EvaluationRow& row) {
+                                         return row.model == name &&
+                                                row.protocol == protocol_name(setup_.options);
+                                     });
     return mesh_.world().max(static_cast<std::int64_t>(is_here)) != 0;
 }
 
@@ -72,22 +76,32 @@ void Trainer<Device>::evaluate(Index step, const std::string& name, const Llama<
     if (progress_) {
         progress_->end();
     }
-    const Options::Evaluate& options = setup_.options.evaluate;
-    const auto results = evaluator_.run(
-        model, *validation_, {setup_.options.evaluation_contexts(), options.stride, options.tokens},
-        stream_);
+    const auto results =
+        evaluator_.run(model, *validation_, perplexity_task(setup_.options), stream_);
     if (!log_) {
         return;
     }
     std::string line = "perplexity, " + name + ", step " + std::to_string(step) + ":";
     for (const Perplexity& result : results) {
-        const EvaluationRow row{step,           name,          to_text(options.protocol),
+        const EvaluationRow row{step,           name,          protocol_name(setup_.options),
                                 result.context, result.scored, result.value};
         log_->append_evaluation(row);
         evaluations_.push_back(row);
         line += "  " + std::to_string(result.context) + ": " + format_number(result.value);
     }
     say(line);
+}
+
+template <class Device>
+std::string Trainer<Device>::evaluation_title() const {
+    const Options& options = setup_.options;
+    const std::string attention = options.evaluate.attention == choice::Attention::full
+                                      ? "full attention, "
+                                      : to_text(options.attention.pattern) + " attention, ";
+    return attention + (options.evaluate.protocol == choice::Protocol::sliding
+                            ? "the same " + std::to_string(evaluations_.back().scored_tokens) +
+                                  " tokens in every cell"
+                            : "all tokens of every window");
 }
 
 // One row for each model, one column for each context; the newest value counts.
@@ -112,7 +126,8 @@ std::string Trainer<Device>::evaluation_table() const {
         for (const Index context : contexts) {
             const auto newest = std::find_if(
                 evaluations_.rbegin(), evaluations_.rend(), [&](const EvaluationRow& row) {
-                    return row.model == line.model && row.context == context;
+                    return row.model == line.model && row.context == context &&
+                           row.protocol == protocol_name(setup_.options);
                 });
             cells.push_back(newest == evaluations_.rend() ? "-"
                                                           : format_number(newest->perplexity));
@@ -139,9 +154,7 @@ void Trainer<Device>::finish(Index step) {
     }
     log_->close();
     if (validation_) {
-        const auto& scored = evaluations_.back().scored_tokens;
-        say("\nheld-out perplexity, full attention, the same " + std::to_string(scored) +
-            " tokens in every cell\n" + evaluation_table() + "\n");
+        say("\nheld-out perplexity, " + evaluation_title() + "\n" + evaluation_table() + "\n");
     }
     say("log         " + setup_.folder.log());
     say("checkpoint  " + checkpoint_path(setup_.folder.checkpoints(), step));

@@ -53,9 +53,9 @@ BOOST_AUTO_TEST_CASE(the_documents_are_what_they_were) {
     const auto digest = [](const Tokens& tokens) {
         return format_digest(digest_of(std::as_bytes(std::span(tokens))));
     };
-    BOOST_TEST(digest(document(training, 0)) == "bc40424b2a4706d7");
-    BOOST_TEST(digest(document(training, 16383)) == "bf0db99389434c33");
-    BOOST_TEST(digest(document(validation, 0)) == "692a7223f9e480ec");
+    BOOST_TEST(digest(document(training, 0)) == "fdf86b7926ab5a78");
+    BOOST_TEST(digest(document(training, 16383)) == "e160b3548073307d");
+    BOOST_TEST(digest(document(validation, 0)) == "0c5084092f001cbe");
 }
 
 BOOST_AUTO_TEST_CASE(a_document_has_one_variant_of_each_word) {
@@ -65,6 +65,9 @@ BOOST_AUTO_TEST_CASE(a_document_has_one_variant_of_each_word) {
             std::map<std::int32_t, std::int32_t> token_of;
             for (const std::int32_t token : document(is_validation, index)) {
                 BOOST_REQUIRE((0 <= token && token < Documents::vocabulary));
+                if (Documents::is_heading(token)) {
+                    continue;
+                }
                 const auto known = token_of.emplace(Documents::word_of(token), token).first;
                 BOOST_REQUIRE(known->second == token);
                 tokens_of[static_cast<std::size_t>(index)].insert(token);
@@ -95,33 +98,41 @@ BOOST_AUTO_TEST_CASE(no_document_repeats_a_passage_of_another) {
     BOOST_TEST(passages.size() == count);
 }
 
-// How often a word follows another; the documents' language, learnt from some of them.
+// Words, and behind them the headings.
+constexpr auto symbols = words + static_cast<std::size_t>(Documents::headings);
+
+std::size_t symbol_of(std::int32_t token) {
+    return Documents::is_heading(token)
+               ? words + static_cast<std::size_t>(token - Documents::first_heading)
+               : static_cast<std::size_t>(Documents::word_of(token));
+}
+
+// How often a symbol follows another under a heading; the documents' language, learnt from some.
 class Followers {
 public:
-    explicit Followers(Index documents) : times_(words * words, 0.01) {
+    explicit Followers(Index documents)
+        : times_(static_cast<std::size_t>(Documents::headings) * symbols * symbols, 0.01) {
         for (Index index = 0; index < documents; ++index) {
             const Tokens tokens = document(training, index);
+            std::size_t heading = symbol_of(tokens[0]);
             for (std::size_t t = 1; t < tokens.size(); ++t) {
-                times(tokens[t - 1], tokens[t]) += 1;
+                times_[place(heading, tokens[t - 1], tokens[t])] += 1;
+                heading = Documents::is_heading(tokens[t]) ? symbol_of(tokens[t]) : heading;
             }
         }
-        for (std::size_t word = 0; word < words; ++word) {
-            const auto row = times_.begin() + static_cast<Index>(word * words);
+        for (auto row = times_.begin(); row != times_.end(); row += symbols) {
             double total = 0;
-            std::for_each_n(row, words, [&](double count) { total += count; });
-            std::for_each_n(row, words, [&](double& count) { count /= total; });
+            std::for_each_n(row, symbols, [&](double count) { total += count; });
+            std::for_each_n(row, symbols, [&](double& count) { count /= total; });
         }
     }
-    double share(std::int32_t token, std::int32_t next) const {
-        return const_cast<Followers&>(*this).times(token, next);
+    double share(std::size_t heading, std::int32_t token, std::int32_t next) const {
+        return times_[place(heading, token, next)];
     }
 
 private:
-    double& times(std::int32_t token, std::int32_t next) {
-        const auto place = [](std::int32_t t) {
-            return static_cast<std::size_t>(Documents::word_of(t));
-        };
-        return times_[place(token) * words + place(next)];
+    static std::size_t place(std::size_t heading, std::int32_t token, std::int32_t next) {
+        return ((heading - words) * symbols + symbol_of(token)) * symbols + symbol_of(next);
     }
     std::vector<double> times_;
 };
@@ -131,18 +142,22 @@ double best_perplexity(const Followers& followers, Index context) {
     double nats = 0;
     double scored = 0;
     for (Index index = 0; index < 4; ++index) {
-        std::vector<Index> last(words, -context - 1);
+        std::vector<Index> last(symbols, -context - 1);
         const Tokens tokens = document(validation, index);
-        for (std::size_t t = 0; t < tokens.size(); ++t) {
-            Index& seen = last[static_cast<std::size_t>(Documents::word_of(tokens[t]))];
+        std::size_t heading = symbol_of(tokens[0]);
+        for (std::size_t t = 1; t < tokens.size(); ++t) {
+            const std::int32_t token = tokens[t];
             const auto now = static_cast<Index>(t);
+            const bool has_variants = !Documents::is_heading(token);
+            Index& seen = last[symbol_of(token)];
             if (now >= 8192) {
-                const bool is_known = now - seen <= context;
-                nats -= std::log(followers.share(tokens[t - 1], tokens[t]) /
+                const bool is_known = now - seen <= context || !has_variants;
+                nats -= std::log(followers.share(heading, tokens[t - 1], token) /
                                  (is_known ? 1 : Documents::variants));
                 ++scored;
             }
             seen = now;
+            heading = has_variants ? heading : symbol_of(token);
         }
     }
     return std::exp(nats / scored);
@@ -159,12 +174,12 @@ BOOST_AUTO_TEST_CASE(perplexity_can_fall_with_every_doubling_of_the_context) {
         BOOST_TEST(perplexity < 0.995 * shorter);
         shorter = perplexity;
     }
-    BOOST_TEST(best_perplexity(followers, 8192) > 0.98 * shorter);  // nothing much is left
+    BOOST_TEST(best_perplexity(followers, 8192) > 0.95 * shorter);  // not much is left
 }
 
 BOOST_AUTO_TEST_CASE(a_small_vocabulary_and_a_wrong_range_are_refused) {
     CHECK_INPUT_ERROR(Documents(training, Documents::vocabulary - 1),
-                      "the model's vocabulary has 1023");
+                      "the model's vocabulary has 1537");
     const Documents documents(validation, Documents::vocabulary);
     const Index end = documents.size();
     CHECK_INPUT_ERROR(read(documents, {end - 1, end + 1}), "have no tokens");

@@ -78,25 +78,56 @@ BOOST_AUTO_TEST_CASE(windows_score_every_label_once_and_all_contexts_the_same) {
     }
 }
 
+// get_as_batch of the LongLoRA authors, tried with numpy: range(0, len(data) - context, stride)
+// without its last; here `scored` is len(data) - 1.
+BOOST_AUTO_TEST_CASE(longlora_windows_start_where_the_authors_start_theirs) {
+    const auto begins = [](Index context, Index stride, Index scored) {
+        std::vector<Index> result;
+        for (const Window& window : longlora_windows(context, stride, scored)) {
+            BOOST_TEST(window.tokens.size() == context);
+            BOOST_TEST((window.scored == Range{0, context - 1}));
+            result.push_back(window.tokens.begin);
+        }
+        return result;
+    };
+    BOOST_TEST((begins(8, 4, 19) == std::vector<Index>{0, 4}));
+    BOOST_TEST((begins(8, 4, 20) == std::vector<Index>{0, 4, 8}));
+    BOOST_TEST((begins(8, 3, 8) == std::vector<Index>{0}));  // the only one stays
+    BOOST_TEST((begins(8, 0, 16) == std::vector<Index>{0, 4}));
+}
+
+BOOST_AUTO_TEST_CASE(a_window_of_half_a_group_is_full_attention) {
+    const Visibility s2{Pattern::s2, 32, Boundary::truncate};
+    BOOST_TEST((window_layout(16, 2, s2).pattern == Pattern::full));
+    BOOST_TEST((window_layout(32, 2, s2) == Layout{32, 32, 2, 1, Pattern::s2}));
+    BOOST_TEST(window_layout(64, 1, {Pattern::s2, 0, Boundary::truncate}).group == 16);
+    BOOST_CHECK_THROW(window_layout(40, 1, s2), Error);
+}
+
 // Each label with just the context that its window gives it, one forward a label.
 BOOST_AUTO_TEST_CASE(perplexity_is_that_of_label_by_label) {
     const TinyModel model(tiny_config(), tiny_tune());
     const Stream16 file(model.config.vocabulary);
     const TokenStream data(file.path(), model.config.vocabulary);
-    const PerplexityTask task{{8, 24}, 4, 0};
     PerplexityEvaluator<Cpu> evaluator(model.config, model.tune);
-    const auto results = evaluator.run(model.llama, data, task, Stream<Cpu>());
-    BOOST_TEST(results.size() == 2U);
-    for (const Perplexity& result : results) {
-        double loss = 0;
-        for (const Window& window : sliding_windows(result.context, 4, stream_tokens - 1)) {
-            for (Index row = window.scored.begin; row < window.scored.end; ++row) {
-                loss += label_loss(model, data, window.tokens.begin, window.tokens.begin + row + 1);
+    for (const auto scoring : {Scoring::sliding, Scoring::longlora}) {
+        const auto windows_of = scoring == Scoring::sliding ? sliding_windows : longlora_windows;
+        const auto results =
+            evaluator.run(model.llama, data, {{8, 24}, 4, 0, scoring}, Stream<Cpu>());
+        BOOST_TEST(results.size() == 2U);
+        for (const Perplexity& result : results) {
+            double loss = 0;
+            Index scored = 0;
+            for (const Window& window : windows_of(result.context, 4, stream_tokens - 1)) {
+                for (Index row = window.scored.begin; row < window.scored.end; ++row, ++scored) {
+                    loss +=
+                        label_loss(model, data, window.tokens.begin, window.tokens.begin + row + 1);
+                }
             }
+            BOOST_TEST(result.scored == scored);
+            BOOST_TEST(result.value == std::exp(loss / static_cast<double>(scored)),
+                       boost::test_tools::tolerance(1e-5));
         }
-        BOOST_TEST(result.scored == stream_tokens - 1);
-        BOOST_TEST(result.value == std::exp(loss / (stream_tokens - 1)),
-                   boost::test_tools::tolerance(1e-5));
     }
 }
 
