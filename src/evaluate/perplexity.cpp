@@ -7,6 +7,7 @@
 #include "comm/agree.hpp"
 #include "comm/environment.hpp"
 #include "core/error.hpp"
+#include "core/fault_point.hpp"
 
 namespace longlora {
 namespace {
@@ -90,17 +91,23 @@ std::vector<Perplexity> PerplexityEvaluator<Device>::run(const Llama<Device>& mo
     const Index scored = agree([&] { return scored_labels(task, data); });
     std::vector<Perplexity> results;
     for (const Index context : task.contexts) {
-        results.push_back(run_context(model, data, context,
-                                      sliding_windows(context, task.stride, scored), stream));
+        const auto result = run_context(model, data, context,
+                                        {{context}, task.stride, scored, task.should_stop}, stream);
+        if (!result) {
+            break;
+        }
+        results.push_back(*result);
     }
     return results;
 }
 
 template <class Device>
-Perplexity PerplexityEvaluator<Device>::run_context(const Llama<Device>& model,
-                                                    const TokenStream& data, Index context,
-                                                    const std::vector<Window>& windows,
-                                                    const Stream<Device>& stream) {
+std::optional<Perplexity> PerplexityEvaluator<Device>::run_context(const Llama<Device>& model,
+                                                                   const TokenStream& data,
+                                                                   Index context,
+                                                                   const PerplexityTask& task,
+                                                                   const Stream<Device>& stream) {
+    const auto windows = sliding_windows(context, task.stride, task.tokens);
     const auto count = static_cast<Index>(windows.size());
     const Mesh<Device> mesh(static_cast<int>(ranks_per_window(context, count)));
     const Layout layout{context, 0, mesh.sequence_size(), 1, Pattern::full, Boundary::truncate};
@@ -114,7 +121,15 @@ Perplexity PerplexityEvaluator<Device>::run_context(const Llama<Device>& model,
     model.set_position(memory.scratch, shard.begin);
 
     std::array<double, 2> sums{};  // loss, labels
-    for (Index w = mesh.data_index(); w < count; w += mesh.data_size()) {
+    for (Index first_window = 0; first_window < count; first_window += mesh.data_size()) {
+        if (task.should_stop && task.should_stop()) {
+            return std::nullopt;
+        }
+        const Index w = first_window + mesh.data_index();
+        if (w >= count) {
+            break;
+        }
+        fault_point("evaluate");
         const Window& window = windows[static_cast<std::size_t>(w)];
         const Index first = window.tokens.begin + shard.begin;
         data.read({first, first + shard.size()}, as_span(memory.tokens));
@@ -132,7 +147,7 @@ Perplexity PerplexityEvaluator<Device>::run_context(const Llama<Device>& model,
         }
     }
     mesh.world().all_reduce_sum(View<Cpu, double, 1>(sums.data(), 2));
-    return {context, static_cast<Index>(sums[1]), std::exp(sums[0] / sums[1])};
+    return Perplexity{context, static_cast<Index>(sums[1]), std::exp(sums[0] / sums[1])};
 }
 
 LONGLORA_INSTANTIATE(PerplexityEvaluator);

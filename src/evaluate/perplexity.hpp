@@ -1,5 +1,7 @@
 #pragma once
 
+#include <functional>
+#include <optional>
 #include <vector>
 
 #include "comm/mesh.hpp"
@@ -13,6 +15,7 @@ struct PerplexityTask {
     std::vector<Index> contexts;
     Index stride;  // tokens that the window moves; 0: half the context; at most the context
     Index tokens;  // scored labels per context; 0: the whole stream
+    std::function<bool()> should_stop = {};  // asked between windows, by all ranks alike
 };
 
 struct Perplexity {
@@ -40,12 +43,14 @@ class PerplexityEvaluator {
 public:
     PerplexityEvaluator(const LlamaConfig& config, const Tune& tune);
 
+    // One result for each context; fewer when `should_stop` said so.
     std::vector<Perplexity> run(const Llama<Device>& model, const TokenStream& data,
                                 const PerplexityTask& task, const Stream<Device>& stream);
 
 private:
-    Perplexity run_context(const Llama<Device>& model, const TokenStream& data, Index context,
-                           const std::vector<Window>& windows, const Stream<Device>& stream);
+    std::optional<Perplexity> run_context(const Llama<Device>& model, const TokenStream& data,
+                                          Index context, const PerplexityTask& task,
+                                          const Stream<Device>& stream);
     Index ranks_per_window(Index context, Index windows) const;
 
     LlamaConfig config_;
