@@ -5,6 +5,7 @@
 #include "comm/environment.hpp"
 #include "commands/commands.hpp"
 #include "core/error.hpp"
+#include "core/fault_point.hpp"
 #include "core/terminal.hpp"
 #include "options/invocation.hpp"
 
@@ -28,7 +29,7 @@ int fail_alone(const std::string& message, ExitCode code) {
         complain(message);
         return static_cast<int>(code);
     }
-    complain("rank " + std::to_string(world_rank()) + " on host " + host_name() + ": " + message);
+    complain(rank_name() + message);
     abort_all(static_cast<int>(code));
 }
 
@@ -37,6 +38,7 @@ int fail_alone(const std::string& message, ExitCode code) {
 
 int main(int argc, char** argv) {
     using namespace longlora;
+    fault_point("start");
     const Environment environment;
     try {
         return run(argc, argv);

@@ -11,6 +11,7 @@
 #include <mpi.h>
 
 #include "comm/environment.hpp"
+#include "comm/watchdog.hpp"
 #include "core/error.hpp"
 #include "core/progress_point.hpp"
 #include "core/text.hpp"
@@ -75,9 +76,7 @@ void wait_for(MPI_Request& request) {
             continue;
         }
         const std::chrono::duration<double> waited = Clock::now() - start;
-        ensure(waited.count() < timeout_seconds,
-               "no answer from other ranks for " + format_seconds(timeout_seconds) +
-                   " (comm.timeout), in " + progress_point().text() + "; a rank has died or hangs");
+        ensure(waited.count() < timeout_seconds, timeout_message());
         std::this_thread::sleep_for(std::chrono::microseconds(waited.count() < 0.01 ? 20 : 200));
     }
 }
@@ -112,6 +111,13 @@ int as_count(Index size) {
 }  // namespace
 
 void set_communication_timeout(double seconds) { timeout_seconds = seconds; }
+
+double communication_timeout() { return timeout_seconds; }
+
+std::string timeout_message() {
+    return "no answer from other ranks for " + format_seconds(timeout_seconds) +
+           " (comm.timeout), in " + progress_point().text() + "; a rank has died or hangs";
+}
 
 struct Request::State {
     std::vector<MPI_Request> requests;
@@ -171,6 +177,7 @@ Communicator<Cpu> Communicator<Cpu>::world() {
 }
 
 Communicator<Cpu> Communicator<Cpu>::split(int color, int key) const {
+    const Watchdog watchdog;
     MPI_Comm part = MPI_COMM_NULL;
     check(MPI_Comm_split(handle_->comm, color, key, &part), "MPI_Comm_split");
     return Communicator(std::make_unique<Handle>(part, true));

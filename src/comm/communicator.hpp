@@ -13,6 +13,8 @@ namespace longlora {
 // Seconds that a collective or message may take before the run ends with the name of rank, phase
 // and layer (comm.timeout). Applies to every wait of this process.
 void set_communication_timeout(double seconds);
+double communication_timeout();
+std::string timeout_message();  // says where this rank is (core/progress_point.hpp)
 
 // A message under way. Waiting for it yields the processor, so that ranks may outnumber cores.
 class Request {

@@ -7,15 +7,26 @@
 
 #include <mpi.h>
 
+#include "comm/watchdog.hpp"
+#include "core/fault_point.hpp"
+
 namespace longlora {
 
 Environment::Environment() {
     int provided = 0;
     // Only the main thread calls MPI; OpenMP threads never do.
     MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided);
+    fault_point("mpi_up");
 }
 
-Environment::~Environment() { MPI_Finalize(); }
+Environment::~Environment() {
+    fault_point("end");
+    {
+        const Watchdog watchdog;
+        MPI_Finalize();
+    }
+    fault_point("mpi_down");
+}
 
 int world_rank() {
     int rank = 0;
@@ -33,6 +44,10 @@ std::string host_name() {
     std::array<char, 256> name{};
     gethostname(name.data(), name.size() - 1);
     return name.data();
+}
+
+std::string rank_name() {
+    return "rank " + std::to_string(world_rank()) + " on host " + host_name() + ": ";
 }
 
 void abort_all(int code) {

@@ -16,6 +16,7 @@ public:
 int world_rank();
 int world_size();
 std::string host_name();
+std::string rank_name();  // "rank 3 on host n1: ", before what it says
 
 // Ends every rank at once with `code`; for an error that only this rank has seen.
 [[noreturn]] void abort_all(int code);

@@ -9,6 +9,7 @@
 #include "core/terminal.hpp"
 #include "core/text.hpp"
 #include "options/validate.hpp"
+#include "train/stop_signal.hpp"
 #include "train/trainer.hpp"
 
 namespace longlora {
@@ -119,13 +120,21 @@ void announce(const RunPlan& plan, const Options& options, const ModelSetup& set
         policy_name(plan.policy) + ", " + format_bytes(plan.memory.total()) + " a rank");
 }
 
-// A run that has ended says so; it goes on when train.steps has grown.
+// A run that has ended says so. It goes on when train.steps has grown, when it was killed while it
+// ended, and when its last checkpoint is damaged.
 bool is_finished(const Options& options, const std::optional<SavedRun>& saved,
                  const RunFolder& folder) {
     if (!saved || saved->step < options.train.steps) {
         return false;
     }
-    if (world_rank() == 0) {
+    const auto world = Communicator<Cpu>::world();
+    const bool has_told = world.rank() == 0 && has_ended(folder, saved->step);
+    if (world.max(static_cast<std::int64_t>(has_told)) == 0 ||
+        !is_intact_checkpoint(checkpoint_path(folder.checkpoints(), saved->step),
+                              [](const std::string& text) { warn(text); })) {
+        return false;
+    }
+    if (world.rank() == 0) {
         say("the run in " + folder.path + " is finished: " + std::to_string(saved->step) + " of " +
             std::to_string(options.train.steps) + " steps; raise train.steps to go on");
     }
@@ -135,6 +144,7 @@ bool is_finished(const Options& options, const std::optional<SavedRun>& saved,
 }  // namespace
 
 int train_command(Options options, bool is_dry_run) {
+    watch_stop_signals();  // a stop asked for while the model is read is obeyed after the first step
     const auto world = Communicator<Cpu>::world();
     const bool is_root = world.rank() == 0;
     set_communication_timeout(options.comm.timeout);

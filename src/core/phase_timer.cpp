@@ -1,5 +1,6 @@
 #include "core/phase_timer.hpp"
 
+#include "core/fault_point.hpp"
 #include "core/progress_point.hpp"
 
 namespace longlora {
@@ -25,6 +26,7 @@ void PhaseTimer::enter(Phase phase) {
     since_ = now;
     current_ = phase;
     progress_point().phase = phase_name(phase);
+    fault_point(phase_name(phase));
 }
 
 }  // namespace longlora

@@ -7,6 +7,7 @@
 #include "comm/agree.hpp"
 #include "comm/environment.hpp"
 #include "core/error.hpp"
+#include "core/fault_point.hpp"
 
 namespace longlora {
 namespace {
@@ -122,16 +123,21 @@ std::vector<Perplexity> PerplexityEvaluator<Device>::run(const Llama<Device>& mo
         const auto places = task.scoring == Scoring::sliding
                                 ? sliding_windows(context, task.stride, scored)
                                 : longlora_windows(context, task.stride, scored);
-        results.push_back(run_context(model, data, {context, task.visibility, places}, stream));
+        const auto result = run_context(
+            model, data, {context, task.visibility, places, task.should_stop}, stream);
+        if (!result) {
+            break;
+        }
+        results.push_back(*result);
     }
     return results;
 }
 
 template <class Device>
-Perplexity PerplexityEvaluator<Device>::run_context(const Llama<Device>& model,
-                                                    const TokenStream& data,
-                                                    const Windows& windows,
-                                                    const Stream<Device>& stream) {
+std::optional<Perplexity> PerplexityEvaluator<Device>::run_context(const Llama<Device>& model,
+                                                                   const TokenStream& data,
+                                                                   const Windows& windows,
+                                                                   const Stream<Device>& stream) {
     const auto count = static_cast<Index>(windows.places.size());
     const Mesh<Device> mesh(static_cast<int>(ranks_per_window(windows.context, count)));
     const Layout layout = agree([&] {
@@ -149,7 +155,15 @@ Perplexity PerplexityEvaluator<Device>::run_context(const Llama<Device>& model,
     model.set_position(memory.scratch, shard.begin);
 
     std::array<double, 2> sums{};  // loss, labels
-    for (Index w = mesh.data_index(); w < count; w += mesh.data_size()) {
+    for (Index first_window = 0; first_window < count; first_window += mesh.data_size()) {
+        if (windows.should_stop && windows.should_stop()) {
+            return std::nullopt;
+        }
+        const Index w = first_window + mesh.data_index();
+        if (w >= count) {
+            break;
+        }
+        fault_point("evaluate");
         const Window& window = windows.places[static_cast<std::size_t>(w)];
         const Index first = window.tokens.begin + shard.begin;
         data.read({first, first + shard.size()}, as_span(memory.tokens));
@@ -167,7 +181,7 @@ Perplexity PerplexityEvaluator<Device>::run_context(const Llama<Device>& model,
         }
     }
     mesh.world().all_reduce_sum(View<Cpu, double, 1>(sums.data(), 2));
-    return {windows.context, static_cast<Index>(sums[1]), std::exp(sums[0] / sums[1])};
+    return Perplexity{windows.context, static_cast<Index>(sums[1]), std::exp(sums[0] / sums[1])};
 }
 
 LONGLORA_INSTANTIATE(PerplexityEvaluator);

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <functional>
+#include <optional>
 #include <vector>
 
 #include "comm/mesh.hpp"
@@ -28,6 +30,7 @@ struct PerplexityTask {
     Index tokens;  // scored labels per context; 0: the whole stream
     Scoring scoring = Scoring::sliding;
     Visibility visibility = {};
+    std::function<bool()> should_stop = {};  // asked between windows, by all ranks alike
 };
 
 struct Perplexity {
@@ -63,6 +66,7 @@ class PerplexityEvaluator {
 public:
     PerplexityEvaluator(const LlamaConfig& config, const Tune& tune);
 
+    // One result for each context; fewer when `should_stop` said so.
     std::vector<Perplexity> run(const Llama<Device>& model, const TokenStream& data,
                                 const PerplexityTask& task, const Stream<Device>& stream);
 
@@ -72,9 +76,10 @@ private:
         Index context;
         Visibility visibility;
         std::vector<Window> places;
+        std::function<bool()> should_stop;
     };
-    Perplexity run_context(const Llama<Device>& model, const TokenStream& data,
-                           const Windows& windows, const Stream<Device>& stream);
+    std::optional<Perplexity> run_context(const Llama<Device>& model, const TokenStream& data,
+                                          const Windows& windows, const Stream<Device>& stream);
     Index ranks_per_window(Index context, Index windows) const;
 
     LlamaConfig config_;

@@ -1,6 +1,7 @@
 #include "io/checkpoint_file.hpp"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cstdint>
 #include <cstdio>
@@ -9,6 +10,7 @@
 #include "comm/communicator.hpp"
 #include "comm/environment.hpp"
 #include "core/error.hpp"
+#include "core/fault_point.hpp"
 #include "core/text.hpp"
 #include "io/checkpoint_parts.hpp"
 #include "io/hdf5_together.hpp"
@@ -104,6 +106,7 @@ Digests match(const std::string& path, const Description& file,
 // Each rank reads its own part by itself, so that a rank with an error leaves none waiting.
 void read_part(const std::string& path, std::span<const CheckpointTensor> tensors,
                const CheckpointPart<float>& mine) {
+    fault_point("load");
     const Hdf5File file = Hdf5File::open(path);
     for (const CheckpointTensor& tensor : tensors) {
         const Range elements = elements_in(tensor, mine.range);
@@ -191,6 +194,21 @@ CheckpointDescription describe_checkpoint(const std::string& path) {
     return describe_file(path).content;
 }
 
+bool is_intact_checkpoint(const std::string& path, const Notify& notify) {
+    Description file;
+    const auto look = [&] { file = describe_file(path); };
+    if (!is_intact(notify, [&] { together(SharedWork::independent, look); })) {
+        return false;
+    }
+    const std::vector<CheckpointTensor>& tensors = file.content.tensors;
+    const Range mine =
+        equal_pieces(total_size(tensors), world_size(), 1)[static_cast<std::size_t>(world_rank())];
+    std::array<std::vector<float>, group_count> values;
+    values.fill(std::vector<float>(static_cast<std::size_t>(mine.size())));
+    const CheckpointPart<float> part{mine, values[0], values[1], values[2]};
+    return is_intact(notify, [&] { read_and_verify(path, tensors, part, file.digests); });
+}
+
 std::optional<LoadedCheckpoint> load_newest_checkpoint(const std::string& folder,
                                                        std::span<const CheckpointTensor> tensors,
                                                        const CheckpointPart<float>& mine,
@@ -238,7 +256,17 @@ std::vector<Index> checkpoint_steps(const std::string& folder) {
 void prune_checkpoints(const std::string& folder, Index keep) {
     const std::vector<Index> steps = checkpoint_steps(folder);
     for (auto i = static_cast<std::size_t>(std::max<Index>(keep, 1)); i < steps.size(); ++i) {
+        fault_point("prune");
         std::remove(checkpoint_path(folder, steps[i]).c_str());
+    }
+}
+
+void set_aside_later_checkpoints(const std::string& folder, Index step, const Notify& notify) {
+    for (const Index later : checkpoint_steps(folder)) {
+        if (later > step) {
+            const std::string path = checkpoint_path(folder, later);
+            notify(path + " was passed over; it is kept as " + set_aside(path));
+        }
     }
 }
 

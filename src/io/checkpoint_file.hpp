@@ -56,6 +56,9 @@ struct CheckpointDescription {
 };
 CheckpointDescription describe_checkpoint(const std::string& path);
 
+// Collective: whether all of the file is as it was written. `notify` hears why not, on rank 0.
+bool is_intact_checkpoint(const std::string& path, const Notify& notify);
+
 struct LoadedCheckpoint {
     std::string path;
     Index step = 0;
@@ -75,5 +78,8 @@ std::string checkpoint_path(const std::string& folder, Index step);  // folder/s
 std::vector<Index> checkpoint_steps(const std::string& folder);      // newest first
 void prune_checkpoints(const std::string& folder, Index keep);       // leaves the last `keep` >= 1
 void remove_unfinished_checkpoints(const std::string& folder);  // what a killed run left as .tmp
+// Renames those of later steps than `step`, which a run that goes on from there has passed over as
+// damaged: else they would count among the last that are kept, and push out intact ones.
+void set_aside_later_checkpoints(const std::string& folder, Index step, const Notify& notify);
 
 }  // namespace longlora

@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "comm/communicator.hpp"
+#include "comm/watchdog.hpp"
 #include "core/error.hpp"
 #include "io/checkpoint_parts.hpp"
 #include "io/hdf5_together.hpp"
@@ -61,16 +62,20 @@ void write_large_tensors(const WriteTask& task) {
         return;
     }
     together(SharedWork::collective, [&] {
+        // One for each write: all of them may rightly take longer than comm.timeout.
+        std::optional<Watchdog> watchdog(std::in_place);
         Hdf5File file = Hdf5File::extend(task.path, Access::all_ranks);
         for (std::size_t t = 0; t < task.tensors.size(); ++t) {
             const CheckpointTensor& tensor = task.tensors[t];
             const Range elements = elements_in(tensor, task.mine.range);
             for (std::size_t g = 0; g < group_count && is_large(tensor); ++g) {
+                watchdog.emplace();
                 create_tensor(file, task, g, t)
                     .write(elements,
                            values_of(tensor, elements, task.mine.range, arrays_of(task.mine)[g]));
             }
         }
+        watchdog.emplace();
         file.close();
     });
 }

@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "core/error.hpp"
+#include "core/fault_point.hpp"
 #include "core/text.hpp"
 
 namespace longlora {
@@ -70,9 +71,11 @@ void UnfinishedFile::publish() {
     std::error_code ignored;
     std::filesystem::resize_file(path_, std::filesystem::file_size(path_, ignored), ignored);
     sync_file(path_);
+    fault_point("publish");
     ensure(std::rename(path_.c_str(), final_path_.c_str()) == 0,
            "cannot rename " + path_ + " to " + final_path_ + ": " + reason());
     is_published_ = true;
+    fault_point("published");
     sync_folder(folder_of(final_path_));
 }
 
@@ -85,6 +88,17 @@ void make_folders(const std::string& path) {
 std::string folder_of(const std::string& path) {
     const std::string folder = std::filesystem::path(path).parent_path().string();
     return folder.empty() ? "." : folder;
+}
+
+std::string set_aside(const std::string& path) {
+    int n = 1;
+    while (std::filesystem::exists(path + ".damaged-" + std::to_string(n))) {
+        ++n;
+    }
+    const std::string aside = path + ".damaged-" + std::to_string(n);
+    ensure(std::rename(path.c_str(), aside.c_str()) == 0,
+           "cannot rename " + path + " to " + aside + ": " + reason());
+    return aside;
 }
 
 std::vector<std::string> list_files(const std::string& folder) {

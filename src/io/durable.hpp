@@ -19,6 +19,9 @@ void reserve_space(const std::string& path, Index bytes);
 void make_folders(const std::string& path);
 std::string folder_of(const std::string& path);
 
+// Renames a damaged file to the first free <path>.damaged-<n>, which is returned.
+std::string set_aside(const std::string& path);
+
 // Names (not paths) of the regular files of a folder, sorted; none when there is no such folder.
 std::vector<std::string> list_files(const std::string& folder);
 

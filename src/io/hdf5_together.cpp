@@ -6,6 +6,7 @@
 #include <mpi.h>
 
 #include "comm/communicator.hpp"
+#include "comm/watchdog.hpp"
 
 namespace longlora {
 namespace {
@@ -24,6 +25,7 @@ bool ends_soon(MPI_Request& request) {
 
 // Whether all ranks have left a collective body; a rank without an error waits for that.
 bool have_all_come(bool is_failed) {
+    const Watchdog watchdog;
     MPI_Request request = MPI_REQUEST_NULL;
     MPI_Ibarrier(MPI_COMM_WORLD, &request);
     if (is_failed) {

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "core/error.hpp"
+#include "core/fault_point.hpp"
 #include "core/text.hpp"
 
 namespace longlora {
@@ -205,16 +206,6 @@ std::vector<LogColumn> merge(std::vector<LogColumn> old, std::span<const LogQuan
     return columns;
 }
 
-void set_aside(const std::string& path, const std::string& why, const Notify& notify) {
-    int n = 1;
-    while (std::filesystem::exists(path + ".damaged-" + std::to_string(n))) {
-        ++n;
-    }
-    const std::string aside = path + ".damaged-" + std::to_string(n);
-    ensure(std::rename(path.c_str(), aside.c_str()) == 0, "cannot rename " + path + " to " + aside);
-    notify(why + "; it is kept as " + aside + " and a new log begins");
-}
-
 // What the log holds; nothing when it is missing, or unreadable and now set aside.
 LogContents read_or_set_aside(const std::string& path, const Notify& notify) {
     if (!std::filesystem::exists(path)) {
@@ -223,7 +214,8 @@ LogContents read_or_set_aside(const std::string& path, const Notify& notify) {
     try {
         return read_log(path);
     } catch (const Error& error) {
-        set_aside(path, error.what(), notify);
+        notify(std::string(error.what()) + "; it is kept as " + set_aside(path) +
+               " and a new log begins");
         return {};
     }
 }
@@ -314,6 +306,7 @@ void RunLog::append_step(std::span<const double> values) {
     ensure(values.size() == given_,
            "a row of the log has another number of values than quantities");
     for (std::size_t i = 0; i < quantities_.size(); ++i) {
+        fault_point("log_append");
         const double value = i < given_ ? values[i] : missing(quantities_[i]);
         append_values(steps_[i], quantities_[i].is_integer, std::span(&value, 1));
     }
@@ -321,6 +314,7 @@ void RunLog::append_step(std::span<const double> values) {
 }
 
 void RunLog::append_evaluation(const EvaluationRow& row) {
+    fault_point("log_evaluation");
     write_evaluation(row);
     flush_row(evaluations_);
 }

@@ -1,8 +1,10 @@
 #include "train/run_folder.hpp"
 
+#include <algorithm>
 #include <filesystem>
 
 #include "core/error.hpp"
+#include "io/run_log.hpp"
 
 namespace longlora {
 
@@ -20,6 +22,17 @@ std::optional<SavedRun> find_saved_run(const RunFolder& folder, const Notify& no
 
 bool holds_run(const RunFolder& folder) {
     return std::filesystem::exists(folder.log()) || !checkpoint_steps(folder.checkpoints()).empty();
+}
+
+bool has_ended(const RunFolder& folder, Index step) {
+    try {
+        const auto events = read_log(folder.log()).events;
+        return std::any_of(events.begin(), events.end(), [&](const EventRow& row) {
+            return row.kind == finished_event && row.step == step;
+        });
+    } catch (const Error&) {
+        return false;  // who goes on sets an unreadable log aside
+    }
 }
 
 std::vector<CheckpointTensor> checkpoint_tensors(const std::vector<Parameter>& table) {

@@ -26,6 +26,10 @@ std::optional<SavedRun> find_saved_run(const RunFolder& folder, const Notify& no
 // Whether a run was begun here (a log or a checkpoint).
 bool holds_run(const RunFolder& folder);
 
+constexpr auto finished_event = "finished";
+// Whether the log, which is read, says that the run has ended with `step`: after the last evaluation.
+bool has_ended(const RunFolder& folder, Index step);
+
 std::vector<CheckpointTensor> checkpoint_tensors(const std::vector<Parameter>& table);
 
 std::map<std::string, std::string> text_attributes(const Attributes& attributes);

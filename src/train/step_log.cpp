@@ -2,6 +2,7 @@
 
 #include <sys/resource.h>
 
+#include <chrono>
 #include <string>
 
 namespace longlora {
@@ -63,6 +64,11 @@ std::vector<double> step_values(const StepRecord& record, const PhaseTimer& time
         values.insert(values.end(), {least[p], sum[p] / world.size(), most[p]});
     }
     return values;
+}
+
+double now_seconds() {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
+        .count();
 }
 
 double peak_resident_bytes() {

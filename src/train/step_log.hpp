@@ -27,6 +27,7 @@ std::vector<LogQuantity> step_quantities();
 std::vector<double> step_values(const StepRecord& record, const PhaseTimer& timer,
                                 const Communicator<Cpu>& world);
 
+double now_seconds();          // of a clock that never goes back
 double peak_resident_bytes();  // of this process so far
 
 }  // namespace longlora

@@ -1,7 +1,6 @@
 #include "train/trainer.hpp"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
 #include "comm/agree.hpp"
@@ -21,11 +20,6 @@ namespace {
 
 // Steps shorter than this are finished before a stop is obeyed; longer ones are given up.
 constexpr double patience_seconds = 10;
-
-double now_seconds() {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
-        .count();
-}
 
 template <class Device>
 typename TwoPass<Device>::Shape two_pass_shape(const TrainerSetup<Device>& setup) {
@@ -267,9 +261,10 @@ void Trainer<Device>::save(Index step) {
 
 template <class Device>
 ExitCode Trainer<Device>::run() {
-    watch_stop_signals();
     open_log();
-    evaluate_start();
+    if (!evaluate_start()) {
+        return stop(done_);
+    }
     const Options::Train& train = setup_.options.train;
     if (mesh_.is_root()) {
         progress_.emplace(done_ + 1, train.steps, setup_.options.log.every);
@@ -291,14 +286,12 @@ ExitCode Trainer<Device>::run() {
         if (mesh_.world().max(static_cast<std::int64_t>(stop_was_requested())) != 0) {
             return stop(done_);
         }
-        if (!is_last && setup_.options.evaluate.every > 0 &&
-            done_ % setup_.options.evaluate.every == 0) {
-            evaluate(done_, "trained", model_);
+        if (!evaluate_if_due()) {
+            return stop(done_);
         }
     }
     save(done_);
-    finish(done_);
-    return ExitCode::done;
+    return finish(done_);
 }
 
 template <class Device>
@@ -307,6 +300,8 @@ ExitCode Trainer<Device>::stop(Index step) {
     log_event(step, "stopped", "on request, after a checkpoint");
     if (progress_) {
         progress_->end();
+    }
+    if (log_) {
         log_->close();
         say("stopped on request after step " + std::to_string(step) + "; checkpoint " +
             checkpoint_path(setup_.folder.checkpoints(), step) + "; start again to resume");

@@ -70,12 +70,15 @@ private:
     void save(Index step);
     ExitCode stop(Index step);
 
-    void evaluate_start();
-    void evaluate(Index step, const std::string& name, const Llama<Device>& model);
-    bool has_evaluation(const std::string& name) const;
+    // Only what the log does not have yet; nothing without validation data. False when given up
+    // because the run must stop: it goes on where it is started again.
+    bool evaluate_start();
+    bool evaluate_if_due();
+    bool evaluate(Index step, const std::string& name, const Llama<Device>& model);
+    std::vector<Index> missing_contexts(Index step, const std::string& name) const;
     std::string evaluation_title() const;
     std::string evaluation_table() const;
-    void finish(Index step);
+    ExitCode finish(Index step);
 
     TrainerSetup<Device> setup_;
     Mesh<Device>& mesh_;

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "comm/agree.hpp"
+#include "core/fault_point.hpp"
 #include "core/terminal.hpp"
 #include "core/text.hpp"
 #include "train/perplexity_task.hpp"
@@ -19,6 +20,8 @@ void Trainer<Device>::open_log() {
         }
         make_folders(setup_.folder.checkpoints());
         remove_unfinished_checkpoints(setup_.folder.checkpoints());
+        set_aside_later_checkpoints(setup_.folder.checkpoints(), done_,
+                                    [](const std::string& text) { warn(text); });
         const auto quantities = step_quantities();
         log_.emplace(RunLog::resume(setup_.folder.log(), setup_.attributes, quantities, done_,
                                     [](const std::string& text) { warn(text); }));
@@ -46,40 +49,62 @@ void Trainer<Device>::log_step(const StepRecord& record) {
     progress_->done({record.step, record.loss, record.tokens, record.seconds});
 }
 
+// Contexts that the log lacks for this model at this step: all, or, after a kill, those that were
+// not reached. Rank 0 has the log.
 template <class Device>
-bool Trainer<Device>::has_evaluation(const std::string& name) const {
-    const bool is_here = std::any_of(evaluations_.begin(), evaluations_.end(),
-                                     [&](const EvaluationRow& row) {
-                                         return row.model == name &&
-                                                row.protocol == protocol_name(setup_.options);
-                                     });
-    return mesh_.world().max(static_cast<std::int64_t>(is_here)) != 0;
+std::vector<Index> Trainer<Device>::missing_contexts(Index step, const std::string& name) const {
+    std::vector<Index> missing;
+    for (const Index context : setup_.options.evaluation_contexts()) {
+        const bool is_here =
+            std::any_of(evaluations_.begin(), evaluations_.end(), [&](const EvaluationRow& row) {
+                return row.model == name && row.step == step && row.context == context &&
+                       row.protocol == protocol_name(setup_.options);
+            });
+        if (mesh_.world().max(static_cast<std::int64_t>(is_here)) == 0) {
+            missing.push_back(context);
+        }
+    }
+    return missing;
 }
 
 // The base as it is and, where positions are interpolated, with interpolation only: what training
-// has to beat. Once, before the first step.
+// has to beat. Once, before the first step. A run that goes on may owe an evaluation.
 template <class Device>
-void Trainer<Device>::evaluate_start() {
-    if (!validation_ || done_ > 0) {
-        return;
+bool Trainer<Device>::evaluate_start() {
+    if (done_ > 0) {
+        return evaluate_if_due();
     }
-    if (!has_evaluation("base")) {
-        evaluate(0, "base", Llama<Device>(setup_.base_config, setup_.tune, parameters_, store_));
-    }
-    if (!(setup_.base_config.rope == setup_.config.rope) && !has_evaluation("interpolated")) {
-        evaluate(0, "interpolated", model_);
-    }
+    return evaluate(0, "base",
+                    Llama<Device>(setup_.base_config, setup_.tune, parameters_, store_)) &&
+           (setup_.base_config.rope == setup_.config.rope || evaluate(0, "interpolated", model_));
 }
 
 template <class Device>
-void Trainer<Device>::evaluate(Index step, const std::string& name, const Llama<Device>& model) {
+bool Trainer<Device>::evaluate_if_due() {
+    const Index every = setup_.options.evaluate.every;
+    const bool is_due = every > 0 && done_ % every == 0 && done_ < setup_.options.train.steps;
+    return !is_due || evaluate(done_, "trained", model_);
+}
+
+template <class Device>
+bool Trainer<Device>::evaluate(Index step, const std::string& name, const Llama<Device>& model) {
+    const auto contexts = validation_ ? missing_contexts(step, name) : std::vector<Index>();
+    if (contexts.empty()) {
+        return true;
+    }
     if (progress_) {
         progress_->end();
     }
-    const auto results =
-        evaluator_.run(model, *validation_, perplexity_task(setup_.options), stream_);
+    // Of all contexts, also where a few are missing: the same tokens in every cell.
+    PerplexityTask task = perplexity_task(setup_.options);
+    task.tokens = agree([&] { return scored_labels(task, *validation_); });
+    task.contexts = contexts;
+    task.should_stop = [this] { return should_stop(); };
+    step_start_ = now_seconds();
+    const auto results = evaluator_.run(model, *validation_, task, stream_);
+    const bool is_complete = results.size() == contexts.size();
     if (!log_) {
-        return;
+        return is_complete;
     }
     std::string line = "perplexity, " + name + ", step " + std::to_string(step) + ":";
     for (const Perplexity& result : results) {
@@ -89,7 +114,10 @@ void Trainer<Device>::evaluate(Index step, const std::string& name, const Llama<
         evaluations_.push_back(row);
         line += "  " + std::to_string(result.context) + ": " + format_number(result.value);
     }
-    say(line);
+    if (!results.empty()) {
+        say(line);
+    }
+    return is_complete;
 }
 
 template <class Device>
@@ -141,16 +169,18 @@ std::string Trainer<Device>::evaluation_table() const {
 }
 
 template <class Device>
-void Trainer<Device>::finish(Index step) {
+ExitCode Trainer<Device>::finish(Index step) {
+    fault_point("finish");
     if (progress_) {
         progress_->end();
     }
-    if (validation_) {
-        evaluate(step, "trained", model_);
+    if (!evaluate(step, "trained", model_)) {
+        return stop(step);
     }
-    log_event(step, "finished", format_count(tokens_seen_) + " tokens");
+    fault_point("finished");
+    log_event(step, finished_event, format_count(tokens_seen_) + " tokens");
     if (!log_) {
-        return;
+        return ExitCode::done;
     }
     log_->close();
     if (validation_) {
@@ -158,13 +188,15 @@ void Trainer<Device>::finish(Index step) {
     }
     say("log         " + setup_.folder.log());
     say("checkpoint  " + checkpoint_path(setup_.folder.checkpoints(), step));
+    return ExitCode::done;
 }
 
 template void Trainer<Cpu>::open_log();
 template void Trainer<Cpu>::log_event(Index, const std::string&, const std::string&);
 template void Trainer<Cpu>::log_step(const StepRecord&);
-template void Trainer<Cpu>::evaluate_start();
-template void Trainer<Cpu>::evaluate(Index, const std::string&, const Llama<Cpu>&);
-template void Trainer<Cpu>::finish(Index);
+template bool Trainer<Cpu>::evaluate_start();
+template bool Trainer<Cpu>::evaluate_if_due();
+template bool Trainer<Cpu>::evaluate(Index, const std::string&, const Llama<Cpu>&);
+template ExitCode Trainer<Cpu>::finish(Index);
 
 }  // namespace longlora

@@ -101,6 +101,38 @@ class Resume(ResumeTest):
         self.assertEqual(before.keys(), read_checkpoint(self.half, 10).keys())
         self.assert_each_step_once(self.half, 10)
 
+    def test_finished_run_with_a_damaged_last_checkpoint_goes_on(self):
+        folder = self.copy_of(self.whole)
+        newest = program.checkpoint(folder, 20)
+        self.change_a_weight(newest)
+        result = self.go_on(folder, 20)
+        self.assert_code(result, 0)
+        self.assertNotIn("is finished", result.out)
+        self.assertTrue(any("step-00000020.h5" in line for line in result.warnings), str(result))
+        self.assertIn("resumed at step 10", result.out)
+        self.assertTrue(newest.with_name(newest.name + ".damaged-1").exists())
+        self.assert_same_bits(folder, self.whole, 20)
+        self.assert_each_step_once(folder, 20)
+        self.assertIn("is finished", self.go_on(folder, 20).out)
+
+    def test_damaged_checkpoint_pushes_out_no_intact_one(self):
+        """With run.keep 1 the damaged one of step 20 would be the newest, and the only one left."""
+        folder = self.copy_of(self.whole)
+        self.change_a_weight(program.checkpoint(folder, 20))
+        self.assert_code(self.go_on(folder, 12, **{"run.keep": 1}), 0)
+        self.assertEqual([path.name for path in (folder / "checkpoints").glob("*.h5")], ["step-00000012.h5"])
+
+    def test_run_killed_while_it_ended_ends(self):
+        """The last checkpoint stands, the event "finished" does not."""
+        folder = self.copy_of(self.half)
+        with h5py.File(folder / "log.h5", "r+", libver="latest") as file:
+            for dataset in file["events"].values():
+                dataset.resize((len(dataset) - 1,))
+        self.assertNotIn("is finished", self.go_on(folder, 10).out)
+        self.assertEqual(read_events(folder)[-1], "finished")
+        self.assertIn("is finished", self.go_on(folder, 10).out)
+        self.assert_each_step_once(folder, 10)
+
     def test_other_physics_is_refused_with_a_list(self):
         result = self.go_on(self.half, 20, **{"tune.rank": 4, "attention.group": 32, "run.seed": 7})
         self.assert_code(result, 2)
@@ -124,13 +156,14 @@ class Resume(ResumeTest):
 
     def test_changed_weight_is_noticed(self):
         folder = self.copy_of(self.whole)
-        newest = program.checkpoint(folder, 20)
+        self.change_a_weight(program.checkpoint(folder, 20))
+        self.assert_passed_over(folder)
+
+    def change_a_weight(self, newest):
         content = bytearray(newest.read_bytes())
         weight = next(iter(program.read_tensors(newest, "moments/second").values())).tobytes()
-        place = content.index(weight[:256])
-        content[place + 100] ^= 1
+        content[content.index(weight[:256]) + 100] ^= 1
         newest.write_bytes(content)
-        self.assert_passed_over(folder)
 
     def assert_passed_over(self, folder):
         result = self.go_on(folder, 22)
