@@ -170,6 +170,7 @@ ExitCode Trainer<Device>::finish(Index step) {
     if (!log_) {
         return ExitCode::done;
     }
+    fault_point("close_log");
     log_->close();
     if (validation_) {
         const auto& scored = evaluations_.back().scored_tokens;
