@@ -79,6 +79,14 @@ Faults& faults() {
     return all;
 }
 
+// How much of a write is done when a process is killed in it: whole pages, as the kernel works.
+std::size_t torn_size(std::size_t size, off_t offset) {
+    constexpr std::size_t page = 4096;
+    const auto begin = static_cast<std::size_t>(offset);
+    const std::size_t border = (begin + size / 2) / page * page;
+    return border > begin ? border - begin : 0;
+}
+
 }  // namespace
 
 void fault_point(const char* name) {
@@ -94,7 +102,7 @@ extern "C" ssize_t pwrite(int file, const void* data, std::size_t size, off_t of
     using longlora::faults;
     const bool is_saving = longlora::progress_point().phase == std::string_view("checkpoint");
     if (faults().is_due(is_saving ? "checkpoint_write" : "log_write")) {
-        syscall(SYS_pwrite64, file, data, size / 2, offset);
+        syscall(SYS_pwrite64, file, data, longlora::torn_size(size, offset), offset);
         faults().strike();
     }
     return syscall(SYS_pwrite64, file, data, size, offset);

@@ -11,7 +11,8 @@ namespace longlora {
 //                                               it has passed which
 //
 // Besides those in the code: each phase as it begins, by its name in log.h5 (core/phase_timer.hpp),
-// and checkpoint_write and log_write, in the midst of a write to disk: half of it is done.
+// and checkpoint_write and log_write, in the midst of a write to disk: half of its pages are
+// done.
 #if LONGLORA_FAULTS
 void fault_point(const char* name);
 #else

@@ -49,7 +49,7 @@ void create_file(const WriteTask& task) {
             Hdf5File file = Hdf5File::create(task.path);
             for (const char* group :
                  {"/trainable", "/moments", "/moments/first", "/moments/second"}) {
-                file.create_group(group);
+                file.create_group(group, task.tensors.size());
             }
             file.close();
         }

@@ -11,7 +11,7 @@ void write_gradients(const std::string& path, std::span<const CheckpointTensor> 
     make_folders(folder_of(path));
     UnfinishedFile unfinished(path);
     Hdf5File file = Hdf5File::create(unfinished.path());
-    file.create_group("/gradients");
+    file.create_group("/gradients", tensors.size());
     for (const CheckpointTensor& tensor : tensors) {
         ensure(tensor.offset + tensor.size() <= static_cast<Index>(gradient.size()),
                "the gradient ends before " + tensor.name);

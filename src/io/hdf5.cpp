@@ -22,6 +22,7 @@ namespace {
 }();
 
 constexpr hsize_t page_size = 4096;
+constexpr unsigned most_links = 65535;
 
 Hdf5Handle access_properties(Access access) {
     Hdf5Handle list(H5Pcreate(H5P_FILE_ACCESS));
@@ -37,6 +38,16 @@ Hdf5Handle access_properties(Access access) {
         H5Pset_fapl_mpio(list.id(), MPI_COMM_WORLD, MPI_INFO_NULL);
         H5Pset_coll_metadata_write(list.id(), true);
     }
+    return list;
+}
+
+// For groups and the root: links and attributes stay in the object's header, however many they are.
+// It is read only after its checksum. The other storage (a heap and a B-tree, beyond eight) is not so
+// well guarded: HDF5 1.10 crashes on a changed byte in it.
+Hdf5Handle compact_properties(hid_t kind) {
+    Hdf5Handle list(H5Pcreate(kind));
+    H5Pset_link_phase_change(list.id(), most_links, 0);
+    H5Pset_attr_phase_change(list.id(), most_links, 0);
     return list;
 }
 
@@ -151,9 +162,9 @@ bool Hdf5Handle::close() { return id_ < 0 || H5Idec_ref(std::exchange(id_, -1)) 
 
 Hdf5File Hdf5File::create(const std::string& path, Access access) {
     const Hdf5Handle properties = access_properties(access);
-    const hid_t id =
-        hdf5_check(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, properties.id()),
-                   "cannot create " + path, ExitCode::failure);
+    const Hdf5Handle root = compact_properties(H5P_FILE_CREATE);
+    const hid_t id = hdf5_check(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, root.id(), properties.id()),
+                                "cannot create " + path, ExitCode::failure);
     return {Hdf5Handle(id, access), path, access};
 }
 
@@ -173,6 +184,9 @@ Hdf5File Hdf5File::extend(const std::string& path, Access access) {
 
 Hdf5File Hdf5File::open_growing(const std::string& path) {
     const Hdf5Handle properties = access_properties(Access::serial);
+    // HDF5 doubles its pause with each attempt, from 1 ns, and its own 100 attempts never end where the
+    // checksum is wrong for good: these end after a few milliseconds.
+    H5Pset_metadata_read_attempts(properties.id(), 20);
     const hid_t id = H5Fopen(path.c_str(), H5F_ACC_RDONLY | H5F_ACC_SWMR_READ, properties.id());
     if (id < 0) {
         return open(path);  // other tools (h5repack) may have written it in an older format
@@ -180,11 +194,16 @@ Hdf5File Hdf5File::open_growing(const std::string& path) {
     return {Hdf5Handle(id), path, Access::serial};
 }
 
-void Hdf5File::create_group(const std::string& path) {
-    const Hdf5Handle group(
-        hdf5_check(H5Gcreate2(handle_.id(), path.c_str(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT),
-                   "cannot create " + path + " in " + path_, ExitCode::failure),
-        access_);
+void Hdf5File::create_group(const std::string& path, std::size_t members) {
+    const Hdf5Handle properties = compact_properties(H5P_GROUP_CREATE);
+    constexpr unsigned name_length = 64;  // as those of tensors, about
+    H5Pset_est_link_info(properties.id(),
+                         static_cast<unsigned>(std::min<std::size_t>(members, most_links)),
+                         name_length);
+    const Hdf5Handle group(hdf5_check(H5Gcreate2(handle_.id(), path.c_str(), H5P_DEFAULT,
+                                                 properties.id(), H5P_DEFAULT),
+                                      "cannot create " + path + " in " + path_, ExitCode::failure),
+                           access_);
 }
 
 Hdf5Dataset Hdf5File::create_dataset(const std::string& path, const Hdf5Layout& layout) {

@@ -157,7 +157,8 @@ public:
     static Hdf5File open_growing(const std::string& path);
 
     const std::string& path() const { return path_; }
-    void create_group(const std::string& path);
+    // With room for so many members: where it is missing, each one more takes longer than the last.
+    void create_group(const std::string& path, std::size_t members = 8);
     Hdf5Dataset create_dataset(const std::string& path, const Hdf5Layout& layout);
     Hdf5Dataset dataset(const std::string& path) const;
     bool contains(const std::string& path) const;  // "/group/name", each part checked

@@ -49,6 +49,15 @@ bool is_harmless(const std::string& tensor) {
     return tensor.ends_with(".rotary_emb.inv_freq") || tensor.ends_with(".self_attn.masked_bias");
 }
 
+// What of config.json changes the numbers that the same tensors give.
+std::string config_line(const LlamaConfig& config) {
+    return join({std::to_string(config.heads), std::to_string(config.kv_heads),
+                 format_number(config.rms_epsilon, 17), format_number(config.rope_theta, 17),
+                 config.rope.type, format_number(config.rope.factor, 17)},
+                " ") +
+           "\n";
+}
+
 }  // namespace
 
 ModelFiles::ModelFiles(std::string name, LlamaConfig config)
@@ -189,7 +198,7 @@ std::uint64_t ModelFiles::digest(const std::string& tensor) const {
 }
 
 std::uint64_t ModelFiles::fingerprint() const {
-    std::string table;
+    std::string table = config_line(config_);
     for (const auto& tensor : llama_tensors(config_)) {
         const StoredTensor& stored = file_with(tensor.name).at(stored_name(tensor.name));
         table += tensor.name + " " + stored.dtype + " " + format_shape(stored.shape) + " " +

@@ -44,7 +44,7 @@ public:
     std::vector<std::string> check() const;
 
     std::uint64_t digest(const std::string& tensor) const;  // XXH3 of its bytes as stored
-    // Over names, types, shapes and bytes of all tensors of llama_tensors(config()) in their order:
+    // Over what of config.json counts, and names, types, shapes and bytes of all tensors of llama_tensors(config()) in their order:
     // the same for one file or shards, another for any changed weight. Reads everything.
     std::uint64_t fingerprint() const;
 

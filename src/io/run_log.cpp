@@ -236,13 +236,23 @@ std::span<const double> LogContents::column(const std::string& name) const {
     return {};
 }
 
+bool is_closed_log(const std::string& path) {
+    try {
+        Hdf5File::open(path);
+        return true;
+    } catch (const Error&) {
+        return false;
+    }
+}
+
 LogContents read_log(const std::string& path) {
     // A chunk may be read while it is written, and then fails its checksum; the next look is right.
     for (int attempt = 1;; ++attempt) {
+        const bool is_damaged = attempt == 5 || is_closed_log(path);  // if this look fails too
         try {
             return read_once(path);
         } catch (const Error&) {
-            if (attempt == 5) {
+            if (is_damaged) {
                 throw;
             }
             std::this_thread::sleep_for(std::chrono::milliseconds(20));

@@ -51,6 +51,10 @@ struct LogContents {
 // Reads everything, also while a run appends or after its writer was killed.
 LogContents read_log(const std::string& path);
 
+// Whether its last writer has closed it; one that was killed leaves a mark, which keeps other tools
+// than this one from opening the log.
+bool is_closed_log(const std::string& path);
+
 class RunLog {
 public:
     // `quantities` begin with the integer "step". A file that is already there is replaced.

@@ -25,6 +25,9 @@ bool holds_run(const RunFolder& folder) {
 }
 
 bool has_ended(const RunFolder& folder, Index step) {
+    if (!is_closed_log(folder.log())) {
+        return false;
+    }
     try {
         const auto events = read_log(folder.log()).events;
         return std::any_of(events.begin(), events.end(), [&](const EventRow& row) {

@@ -27,7 +27,7 @@ std::optional<SavedRun> find_saved_run(const RunFolder& folder, const Notify& no
 bool holds_run(const RunFolder& folder);
 
 constexpr auto finished_event = "finished";
-// Whether the log, which is read, says that the run has ended with `step`: after the last evaluation.
+// Whether the log is closed and says that the run has ended with `step`: after the last evaluation.
 bool has_ended(const RunFolder& folder, Index step);
 
 std::vector<CheckpointTensor> checkpoint_tensors(const std::vector<Parameter>& table);

@@ -182,6 +182,7 @@ ExitCode Trainer<Device>::finish(Index step) {
     if (!log_) {
         return ExitCode::done;
     }
+    fault_point("close_log");
     log_->close();
     if (validation_) {
         say("\nheld-out perplexity, " + evaluation_title() + "\n" + evaluation_table() + "\n");

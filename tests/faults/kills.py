@@ -32,6 +32,7 @@ OPTIONS = {**program.TINY, "model.vocabulary": 8200, "model.tied": "true", "sequ
            "run.keep": 2, "evaluate.every": 4, "evaluate.contexts": "32,64", "evaluate.tokens": 128,
            "parallel.sequence": RANKS, "sequence.chunks": 2}
 SAVING = ("checkpoint", "checkpoint_write", "publish", "published", "prune")
+KEEPS_HANGING = os.environ.get("LONGLORA_KEEPS_HANGING") == "1"  # for a debugger
 PATIENCE = 60  # seconds until a run counts as hanging
 
 
@@ -61,9 +62,13 @@ def wait_for_end(process, ranks):
     try:
         out, _ = process.communicate(timeout=PATIENCE)
     except subprocess.TimeoutExpired:
-        for pid in children_of(process.pid) + [process.pid]:
+        alive = children_of(process.pid) + [process.pid]
+        states = [Path(f"/proc/{pid}/status").read_text().split("\n")[0:3:2] for pid in alive]
+        if KEEPS_HANGING:
+            raise Failure(f"no end after {PATIENCE} s: {alive} {states}") from None
+        for pid in alive:
             os.kill(pid, signal.SIGKILL)
-        raise Failure(f"no end after {PATIENCE} s") from None
+        raise Failure(f"no end after {PATIENCE} s: {states}") from None
     limit = time.monotonic() + PATIENCE
     while any(Path(f"/proc/{pid}").exists() for pid in ranks):
         if time.monotonic() > limit:
@@ -200,10 +205,16 @@ class Soak:
             self.undisturbed.seconds = time.monotonic() - begin  # what the machine does beside this changes
             if code != 0:
                 raise Failure(f"exit {code}\n{out}")
-            compare(folder, self.undisturbed.folder)
+            self.compare(folder)
         except Failure as failure:
             raise Failure(f"seed {self.arguments.seed}, run {folder}, kills {history}: {failure}") from None
         shutil.rmtree(folder)
+
+    def compare(self, folder):
+        try:
+            compare(folder, self.undisturbed.folder)
+        except (OSError, KeyError) as error:
+            raise Failure(f"unreadable: {error}") from None
 
     def kill_once(self, options, history):
         """False where the run ended before the kill came."""

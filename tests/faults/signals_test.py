@@ -137,6 +137,15 @@ class Death(FaultTest):
                 shutil.rmtree(self.options["run.directory"], ignore_errors=True)
 
 
+class KilledAtTheEnd(FaultTest):
+    def test_log_is_mended(self):
+        """All was written, but the log was not closed: other tools do not open it until the run is started again."""
+        self.end_of(self.start("close_log:1:0"))
+        with self.assertRaises(OSError):
+            program.read_steps(self.options["run.directory"] / "log.h5")
+        self.assert_ends_as_undisturbed()
+
+
 class Hang(FaultTest):
     TIMEOUT = 2
 

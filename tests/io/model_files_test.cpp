@@ -120,6 +120,24 @@ BOOST_AUTO_TEST_CASE(fingerprint_notices_any_change) {
     BOOST_TEST(seen.size() == 4U);
 }
 
+BOOST_AUTO_TEST_CASE(fingerprint_notices_what_counts_in_the_configuration) {
+    const TemporaryFolder folder;
+    written(folder, false, test::random_model(false));
+    const std::string bytes = test::read_file(folder / "model.safetensors");
+    const std::string config = test::config_text(false);
+    const auto fingerprint = [&](const std::string& more) {
+        return ModelFiles::embedded(config.substr(0, config.rfind('}')) + more + "}",
+                                    std::as_bytes(std::span(bytes)))
+            .fingerprint();
+    };
+    const std::set<std::uint64_t> seen{
+        fingerprint(""), fingerprint(R"(, "rope_theta": 20000)"),
+        fingerprint(R"(, "rms_norm_eps": 1e-5)"),
+        fingerprint(R"(, "rope_scaling": {"rope_type": "linear", "factor": 2})")};
+    BOOST_TEST(seen.size() == 4U);
+    BOOST_TEST(fingerprint(R"(, "max_position_embeddings": 4096)") == fingerprint(""));
+}
+
 BOOST_AUTO_TEST_CASE(a_tied_head_has_two_names) {
     auto tensors = test::random_model(true);
     const TemporaryFolder first;
