@@ -60,7 +60,7 @@ job=$(slurm sbatch --parsable -D "$root" -o "$dir/job.out" -N 2 --ntasks-per-nod
 $python "$lab/steps.py" wait "$dir/run/log.h5" 20 80 || failed "the run did not get going"
 slurm scancel -b -s USR1 "$job"
 
-for ((i = 0; i < 300; i++)); do
+for ((i = 0; i < 600; i++)); do    # two minutes: 4 ranks on a busy machine
     state=$(slurm scontrol show job "$job" -o)
     case $state in
         *JobState=COMPLETED*) break ;;
