@@ -7,6 +7,7 @@ namespace longlora {
 
 int train_command(Options options, bool is_dry_run);
 int evaluate_command(Options options);
+int export_command(Options options, bool is_dry_run);
 int prepare_command(const Options& options);
 int report_command(const Options& options);
 

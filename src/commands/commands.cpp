@@ -12,6 +12,9 @@ int run_command(const Invocation& invocation) {
     if (invocation.command == "evaluate") {
         return evaluate_command(invocation.options);
     }
+    if (invocation.command == "export") {
+        return export_command(invocation.options, invocation.is_dry_run);
+    }
     if (invocation.command == "prepare") {
         return prepare_command(invocation.options);
     }

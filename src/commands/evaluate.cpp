@@ -8,6 +8,7 @@
 #include "commands/threads.hpp"
 #include "core/terminal.hpp"
 #include "core/text.hpp"
+#include "evaluate/logits.hpp"
 #include "io/run_log.hpp"
 #include "options/validate.hpp"
 #include "train/perplexity_task.hpp"
@@ -15,26 +16,6 @@
 
 namespace longlora {
 namespace {
-
-// With model.path a model as it is, else the newest checkpoint of run.directory, whose options name
-// the base and the physics.
-bool uses_run(const Options& options) { return !options.is_given("model.path"); }
-
-SavedRun adopt_run(Options& options, const RunFolder& folder) {
-    return agree([&] {
-        auto saved = find_saved_run(folder, [](const std::string& text) {
-            if (world_rank() == 0) {
-                warn(text);
-            }
-        });
-        require(saved.has_value(),
-                folder.checkpoints() +
-                    " has no intact checkpoint; set run.directory to a run, or model.path "
-                    "to evaluate a model as it is");
-        adopt(text_attributes(saved->attributes), options);
-        return *std::move(saved);
-    });
-}
 
 std::string model_kind(const Options& options, const ModelSetup& setup) {
     if (uses_run(options) || setup.base.adapter() != nullptr) {
@@ -69,7 +50,7 @@ int evaluate_command(Options options) {
     const RunFolder folder{options.run_directory()};
     std::optional<SavedRun> saved;
     if (uses_run(options)) {
-        saved = adopt_run(options, folder);
+        saved = adopt_run(options, folder, "evaluate");
     }
     agree([&] { validate(options, world.size()); });
     const ModelSetup setup = set_up_model(options);
@@ -94,6 +75,10 @@ int evaluate_command(Options options) {
     PerplexityEvaluator<Cpu> evaluator(setup.config, setup.tune);
     const auto results = evaluator.run(
         session.model, data, perplexity_task(options), stream);
+    if (!options.evaluate.dump_logits.empty()) {
+        dump_logits({options.evaluate.dump_logits, options.evaluation_contexts().front()},
+                    session.model, setup.tune, data, stream);
+    }
     std::vector<EvaluationRow> rows;
     for (const Perplexity& result : results) {
         rows.push_back({step, model_kind(options, setup), protocol_name(options),

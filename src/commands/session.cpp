@@ -1,6 +1,7 @@
 #include "commands/session.hpp"
 
 #include "comm/agree.hpp"
+#include "comm/environment.hpp"
 #include "commands/embedded.hpp"
 #include "core/error.hpp"
 #include "core/terminal.hpp"
@@ -78,6 +79,24 @@ LlamaConfig with_rope(LlamaConfig config, Options& options) {
 }
 
 }  // namespace
+
+bool uses_run(const Options& options) { return !options.is_given("model.path"); }
+
+SavedRun adopt_run(Options& options, const RunFolder& folder, const std::string& verb) {
+    return agree([&] {
+        auto saved = find_saved_run(folder, [](const std::string& text) {
+            if (world_rank() == 0) {
+                warn(text);
+            }
+        });
+        require(saved.has_value(),
+                folder.checkpoints() +
+                    " has no intact checkpoint; set run.directory to a run, or model.path to " +
+                    verb + " a model as it is");
+        adopt(text_attributes(saved->attributes), options);
+        return *std::move(saved);
+    });
+}
 
 void check_base(const SavedRun& saved, std::uint64_t fingerprint, const BaseWeights& base,
                 const RunFolder& folder) {

@@ -21,6 +21,12 @@ struct ModelSetup {
 // Collective: the same error on all ranks.
 ModelSetup set_up_model(Options& options);
 
+// With model.path a command works on a model as it is, else on the newest checkpoint of run.directory,
+// whose options name the base and the physics.
+bool uses_run(const Options& options);
+// Collective. Options that were not given take the run's values; `verb` says what was to be done.
+SavedRun adopt_run(Options& options, const RunFolder& folder, const std::string& verb);
+
 // Collective: an Error when the run was started from another base.
 void check_base(const SavedRun& saved, std::uint64_t fingerprint, const BaseWeights& base,
                 const RunFolder& folder);

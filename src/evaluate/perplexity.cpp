@@ -8,40 +8,15 @@
 #include "comm/environment.hpp"
 #include "core/error.hpp"
 #include "core/fault_point.hpp"
+#include "evaluate/window_memory.hpp"
 
 namespace longlora {
 namespace {
 
 constexpr Index short_context = 8192;  // a rank can hold this many tokens' hidden states by itself
 
-// Memory and plan for windows of one length.
-template <class Device>
-struct WindowMemory {
-    WindowMemory(Arena<Device>& arena, const LlamaConfig& config, const Tune& tune,
-                 const Layout& layout, Index rank)
-        : shape(layer_shape(config, tune, layout.shard_length(), false)),
-          exchange(arena,
-                   {layout, {config.heads, config.kv_heads}, config.head_dim, config.layers, false},
-                   rank),
-          activations(arena, shape, ActivationPolicy::recompute_layer),
-          scratch(arena, shape),
-          tokens(arena.template vector<std::int32_t>(layout.shard_length())),
-          labels(arena.template vector<std::int32_t>(layout.shard_length())) {}
-
-    LayerShape shape;
-    ContextExchange<Device> exchange;
-    Activations<Device> activations;
-    Scratch<Device> scratch;
-    View<Device, std::int32_t, 1> tokens;
-    View<Device, std::int32_t, 1> labels;
-};
-
 Index step_of(Index context, Index stride) {
     return std::clamp<Index>(stride == 0 ? context / 2 : stride, 1, context);
-}
-
-std::span<std::int32_t> as_span(View<Cpu, std::int32_t, 1> view) {
-    return {view.data(), static_cast<std::size_t>(view.size())};
 }
 
 }  // namespace
@@ -145,9 +120,8 @@ std::optional<Perplexity> PerplexityEvaluator<Device>::run_context(const Llama<D
         check_layout(wanted);
         return wanted;
     });
-    auto measuring = Arena<Device>::measuring("evaluation");
-    const WindowMemory<Device> sized(measuring, config_, tune_, layout, mesh.sequence_index());
-    Arena<Device> arena("evaluation", measuring.used());
+    Arena<Device> arena("evaluation",
+                        WindowMemory<Device>::bytes(config_, tune_, layout, mesh.sequence_index()));
     WindowMemory<Device> memory(arena, config_, tune_, layout, mesh.sequence_index());
     memory.exchange.connect(mesh.sequence(), timer_);
     memory.exchange.begin_chunk(0, Pass::compute);

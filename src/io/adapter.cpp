@@ -102,15 +102,22 @@ AdapterConfig parse_adapter_config(std::string_view text, const std::string& nam
 
 std::string adapter_name(const std::string& base_name) { return "base_model.model." + base_name; }
 
+std::optional<LoraPair> lora_pair(const TensorShape& base, const AdapterConfig& adapter) {
+    if (std::ranges::find(adapter.targets, linear_layer(base.name)) == adapter.targets.end()) {
+        return std::nullopt;
+    }
+    const std::string layer = adapter_name(base.name.substr(0, base.name.rfind("weight")));
+    return LoraPair{{layer + "lora_A.weight", adapter.rank, base.columns},
+                    {layer + "lora_B.weight", base.rows, adapter.rank}};
+}
+
 std::vector<TensorShape> adapter_tensors(const LlamaConfig& model, const AdapterConfig& adapter) {
     std::vector<TensorShape> tensors;
     for (const auto& base : llama_tensors(model)) {
-        if (std::ranges::find(adapter.targets, linear_layer(base.name)) == adapter.targets.end()) {
-            continue;
+        if (const auto pair = lora_pair(base, adapter)) {
+            tensors.push_back(pair->a);
+            tensors.push_back(pair->b);
         }
-        const std::string layer = adapter_name(base.name.substr(0, base.name.rfind("weight")));
-        tensors.push_back({layer + "lora_A.weight", adapter.rank, base.columns});
-        tensors.push_back({layer + "lora_B.weight", base.rows, adapter.rank});
     }
     return tensors;
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -30,9 +31,16 @@ AdapterConfig parse_adapter_config(std::string_view json, const std::string& nam
 // PEFT's name of a weight of the base model: "base_model.model." before it.
 std::string adapter_name(const std::string& base_name);
 
-// A (rank, in) and B (out, rank) of every target of every layer, under their names in
-// adapter_model.safetensors (base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight), in the
-// order of llama_tensors, A before B.
+// A (rank, in) and B (out, rank) of a linear layer, under their names in adapter_model.safetensors
+// (base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight).
+struct LoraPair {
+    TensorShape a;
+    TensorShape b;
+};
+// Of the layer whose weight is `base`; nothing where it is no target.
+std::optional<LoraPair> lora_pair(const TensorShape& base, const AdapterConfig& adapter);
+
+// A and B of every target of every layer, in the order of llama_tensors, A before B.
 std::vector<TensorShape> adapter_tensors(const LlamaConfig& model, const AdapterConfig& adapter);
 
 // A PEFT directory: LoRA matrices, and embeddings, norms and head where it has them

@@ -22,13 +22,6 @@ CheckpointPart<const float> as_source(const CheckpointPart<float>& part) {
     return {part.range, part.weights, part.first, part.second};
 }
 
-struct Description {
-    CheckpointDescription content;
-    Digests digests;
-};
-
-std::string damaged(const std::string& path) { return path + " is damaged: "; }
-
 CheckpointTensor describe_tensor(const Hdf5File& file, const std::string& name, Digests& digests) {
     CheckpointTensor tensor{name, 0, 0, 0};
     std::vector<Index> shape;
@@ -40,7 +33,7 @@ CheckpointTensor describe_tensor(const Hdf5File& file, const std::string& name, 
         const Attribute digest = dataset.attribute(digest_name);
         require((shape.size() == 1 || shape.size() == 2) && dataset.shape() == shape &&
                     std::holds_alternative<std::uint64_t>(digest),
-                damaged(file.path()) + "the entries of " + name + " do not fit each other");
+                damaged_file(file.path()) + "the entries of " + name + " do not fit each other");
         digests.push_back(std::get<std::uint64_t>(digest));
     }
     tensor.rows = shape[0];
@@ -48,8 +41,8 @@ CheckpointTensor describe_tensor(const Hdf5File& file, const std::string& name, 
     return tensor;
 }
 
-Description describe(const Hdf5File& file) {
-    Description found;
+DescribedCheckpoint describe(const Hdf5File& file) {
+    DescribedCheckpoint found;
     for (const std::string& name : file.names(checkpoint_groups.front())) {
         const Index offset = total_size(found.content.tensors);
         found.content.tensors.push_back(describe_tensor(file, name, found.digests));
@@ -61,46 +54,13 @@ Description describe(const Hdf5File& file) {
     require(!stored.empty() &&
                 stored.mapped() ==
                     Attribute(digest_attributes(attributes, found.content.tensors, found.digests)),
-            damaged(file.path()) + "its attributes do not match their digest");
+            damaged_file(file.path()) + "its attributes do not match their digest");
     return found;
-}
-
-Description describe_file(const std::string& path) {
-    const Hdf5File file = Hdf5File::open(path);
-    require(file.contains(checkpoint_groups[0]) && file.contains(checkpoint_groups[1]) &&
-                file.contains(checkpoint_groups[2]),
-            path + " is not a checkpoint: it has no " +
-                join({checkpoint_groups.begin(), checkpoint_groups.end()}, ", "));
-    return describe(file);
 }
 
 std::string shape_text(const CheckpointTensor& tensor) {
     return tensor.name + " [" + std::to_string(tensor.rows) +
            (tensor.columns > 0 ? ", " + std::to_string(tensor.columns) : "") + "]";
-}
-
-// The digests in the order of `tensors`, which must be the very tensors of the file.
-Digests match(const std::string& path, const Description& file,
-              std::span<const CheckpointTensor> tensors) {
-    constexpr auto remedy =
-        "; it belongs to a run with another model or other tune options: resume with those, or "
-        "choose another run.directory";
-    const std::vector<CheckpointTensor>& held = file.content.tensors;
-    Digests digests(group_count * tensors.size());
-    for (std::size_t t = 0; t < tensors.size(); ++t) {
-        const auto found = std::find_if(held.begin(), held.end(), [&](const auto& candidate) {
-            return candidate.name == tensors[t].name && candidate.shape() == tensors[t].shape();
-        });
-        require(found != held.end(), path + " does not hold " + shape_text(tensors[t]) + remedy);
-        for (std::size_t g = 0; g < group_count; ++g) {
-            digests[digest_place(g, t)] =
-                file.digests[digest_place(g, static_cast<std::size_t>(found - held.begin()))];
-        }
-    }
-    require(held.size() == tensors.size(), path + " holds " + std::to_string(held.size()) +
-                                               " tensors instead of " +
-                                               std::to_string(tensors.size()) + remedy);
-    return digests;
 }
 
 // Each rank reads its own part by itself, so that a rank with an error leaves none waiting.
@@ -124,8 +84,9 @@ void read_and_verify(const std::string& path, std::span<const CheckpointTensor> 
     const auto differing = std::mismatch(found.begin(), found.end(), expected.begin()).first;
     if (differing != found.end()) {  // on every rank alike
         const auto t = static_cast<std::size_t>(differing - found.begin()) / group_count;
-        throw Error::of_all_ranks(damaged(path) + tensors[t].name + " does not match its digest",
-                                  ExitCode::bad_input);
+        throw Error::of_all_ranks(
+            damaged_file(path) + tensors[t].name + " does not match its digest",
+            ExitCode::bad_input);
     }
 }
 
@@ -177,26 +138,60 @@ bool is_intact(const Notify& notify, const std::function<void()>& read) {
 
 }  // namespace
 
+std::string damaged_file(const std::string& path) { return path + " is damaged: "; }
+
+DescribedCheckpoint describe_with_digests(const std::string& path) {
+    const Hdf5File file = Hdf5File::open(path);
+    require(file.contains(checkpoint_groups[0]) && file.contains(checkpoint_groups[1]) &&
+                file.contains(checkpoint_groups[2]),
+            path + " is not a checkpoint: it has no " +
+                join({checkpoint_groups.begin(), checkpoint_groups.end()}, ", "));
+    return describe(file);
+}
+
+Digests match_tensors(const std::string& path, const DescribedCheckpoint& file,
+                      std::span<const CheckpointTensor> tensors) {
+    constexpr auto remedy =
+        "; it belongs to a run with another model or other tune options: resume with those, or "
+        "choose another run.directory";
+    const std::vector<CheckpointTensor>& held = file.content.tensors;
+    Digests digests(group_count * tensors.size());
+    for (std::size_t t = 0; t < tensors.size(); ++t) {
+        const auto found = std::find_if(held.begin(), held.end(), [&](const auto& candidate) {
+            return candidate.name == tensors[t].name && candidate.shape() == tensors[t].shape();
+        });
+        require(found != held.end(), path + " does not hold " + shape_text(tensors[t]) + remedy);
+        for (std::size_t g = 0; g < group_count; ++g) {
+            digests[digest_place(g, t)] =
+                file.digests[digest_place(g, static_cast<std::size_t>(found - held.begin()))];
+        }
+    }
+    require(held.size() == tensors.size(), path + " holds " + std::to_string(held.size()) +
+                                               " tensors instead of " +
+                                               std::to_string(tensors.size()) + remedy);
+    return digests;
+}
+
 Attributes read_checkpoint(const std::string& path, std::span<const CheckpointTensor> tensors,
                            const CheckpointPart<float>& mine) {
     check_parts(tensors, as_source(mine));
-    Description file;
+    DescribedCheckpoint file;
     Digests digests;
     together(SharedWork::independent, [&] {
-        file = describe_file(path);
-        digests = match(path, file, tensors);
+        file = describe_with_digests(path);
+        digests = match_tensors(path, file, tensors);
     });
     read_and_verify(path, tensors, mine, digests);
     return file.content.attributes;
 }
 
 CheckpointDescription describe_checkpoint(const std::string& path) {
-    return describe_file(path).content;
+    return describe_with_digests(path).content;
 }
 
 bool is_intact_checkpoint(const std::string& path, const Notify& notify) {
-    Description file;
-    const auto look = [&] { file = describe_file(path); };
+    DescribedCheckpoint file;
+    const auto look = [&] { file = describe_with_digests(path); };
     if (!is_intact(notify, [&] { together(SharedWork::independent, look); })) {
         return false;
     }
@@ -217,13 +212,13 @@ std::optional<LoadedCheckpoint> load_newest_checkpoint(const std::string& folder
     const std::vector<Index> steps = agreed_steps(folder);
     for (const Index step : steps) {
         const std::string path = checkpoint_path(folder, step);
-        Description file;
-        const auto look = [&] { file = describe_file(path); };
+        DescribedCheckpoint file;
+        const auto look = [&] { file = describe_with_digests(path); };
         if (!is_intact(notify, [&] { together(SharedWork::independent, look); })) {
             continue;
         }
         Digests digests;
-        together(SharedWork::independent, [&] { digests = match(path, file, tensors); });
+        together(SharedWork::independent, [&] { digests = match_tensors(path, file, tensors); });
         if (is_intact(notify, [&] { read_and_verify(path, tensors, mine, digests); })) {
             return LoadedCheckpoint{path, step, file.content.attributes};
         }

@@ -12,17 +12,6 @@
 namespace longlora {
 namespace {
 
-// A sum over elements modulo 2^64, so that it can be formed in pieces, cut anywhere.
-std::uint64_t digest_elements(Range elements, std::span<const float> values) {
-    std::uint64_t sum = 0;
-    auto index = static_cast<std::uint64_t>(elements.begin);
-    for (const float value : values) {
-        sum += mix_bits(index << 32U ^ std::bit_cast<std::uint32_t>(value));
-        ++index;
-    }
-    return sum;
-}
-
 // Elements of tensors in a range of the flat array, the padding between tensors left out.
 Index held_size(std::span<const CheckpointTensor> tensors, Range range) {
     Index held = 0;
@@ -35,6 +24,16 @@ Index held_size(std::span<const CheckpointTensor> tensors, Range range) {
 }
 
 }  // namespace
+
+std::uint64_t digest_elements(Range elements, std::span<const float> values) {
+    std::uint64_t sum = 0;
+    auto index = static_cast<std::uint64_t>(elements.begin);
+    for (const float value : values) {
+        sum += mix_bits(index << 32U ^ std::bit_cast<std::uint32_t>(value));
+        ++index;
+    }
+    return sum;
+}
 
 Range elements_in(const CheckpointTensor& tensor, Range range) {
     const Index begin = std::clamp<Index>(range.begin - tensor.offset, 0, tensor.size());

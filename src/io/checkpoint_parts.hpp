@@ -42,6 +42,20 @@ constexpr std::size_t digest_place(std::size_t group, std::size_t tensor) {
     return tensor * group_count + group;
 }
 
+// A sum over elements modulo 2^64, so that it can be formed in pieces, cut anywhere.
+std::uint64_t digest_elements(Range elements, std::span<const float> values);
+
+// Attributes, tensors and digests of a file, verified.
+struct DescribedCheckpoint {
+    CheckpointDescription content;
+    Digests digests;
+};
+DescribedCheckpoint describe_with_digests(const std::string& path);
+// The digests in the order of `tensors`; an Error unless these are the very tensors of the file.
+Digests match_tensors(const std::string& path, const DescribedCheckpoint& file,
+                      std::span<const CheckpointTensor> tensors);
+std::string damaged_file(const std::string& path);  // how a message about it starts
+
 // Collective. Of the whole tensors, from the parts that the ranks hold.
 Digests digest_tensors(std::span<const CheckpointTensor> tensors,
                        const CheckpointPart<const float>& mine);

@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <system_error>
 #include <utility>
 
@@ -113,15 +114,26 @@ std::vector<std::string> list_files(const std::string& folder) {
     return names;
 }
 
-FolderLock::FolderLock(const std::string& folder)
+void write_text(const std::string& path, std::string_view text) {
+    UnfinishedFile unfinished(path);
+    std::ofstream file(unfinished.path(), std::ios::binary | std::ios::trunc);
+    file.write(text.data(), static_cast<std::streamsize>(text.size()));
+    file.close();
+    ensure(!file.fail(), "cannot write " + unfinished.path() + ": " + reason() +
+                             "; check the free space and quota there");
+    unfinished.publish();
+}
+
+FolderLock::FolderLock(const std::string& folder, const std::string& what,
+                       const std::string& option)
     : descriptor_(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
     require(descriptor_ >= 0, "cannot open the folder " + folder + ": " + reason());
     const bool is_taken = flock(descriptor_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
     if (is_taken) {
         close(descriptor_);
     }
-    require(!is_taken, "another process is writing the log in " + folder +
-                           ": wait until it has ended, or choose another run.directory");
+    require(!is_taken, "another process is writing " + what + " in " + folder +
+                           ": wait until it has ended, or choose another " + option);
 }
 
 FolderLock::~FolderLock() {

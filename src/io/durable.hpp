@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/view.hpp"
@@ -42,11 +43,16 @@ private:
     bool is_published_ = false;
 };
 
-// Held by the one process that writes a run's log; freed by the system when the process dies.
+// A small file, whole or not at all.
+void write_text(const std::string& path, std::string_view text);
+
+// Held by the one process that writes into a folder; freed by the system when the process dies.
 class FolderLock {
 public:
     FolderLock() = default;
-    explicit FolderLock(const std::string& folder);  // throws when another process holds it
+    // Throws when another process holds it: "another process is writing <what> in <folder>: wait until
+    // it has ended, or choose another <option>".
+    FolderLock(const std::string& folder, const std::string& what, const std::string& option);
     ~FolderLock();
     FolderLock(FolderLock&& other) noexcept;
     FolderLock& operator=(FolderLock&& other) noexcept;

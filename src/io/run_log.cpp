@@ -222,7 +222,7 @@ LogContents read_or_set_aside(const std::string& path, const Notify& notify) {
 
 FolderLock lock_folder_of(const std::string& path) {
     make_folders(folder_of(path));
-    return FolderLock(folder_of(path));
+    return {folder_of(path), "the log", "run.directory"};
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <filesystem>
+#include <fstream>
 #include <map>
 #include <optional>
 #include <span>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "core/view.hpp"
+#include "io/durable.hpp"
 #include "io/mapped_file.hpp"
 #include "io/tensor_shape.hpp"
 
@@ -59,15 +61,46 @@ private:
     std::map<std::string, std::string> metadata_;
 };
 
-struct TensorToWrite {
+struct TensorEntry {
     std::string name;
     std::vector<Index> shape;
     std::string dtype = "F32";  // or F16, BF16: rounded to nearest even
+
+    Index bytes() const;
+};
+
+// Writes tensors one after another, each in pieces of any size, so that none has to be in memory
+// whole. path.tmp becomes `path` at the end, which is never half a file. Error (exit 1) when the disk
+// refuses, exit 2 for a number that the type cannot hold.
+class SafetensorsWriter {
+public:
+    using Metadata = std::map<std::string, std::string>;
+    SafetensorsWriter(const std::filesystem::path& path, std::vector<TensorEntry> tensors,
+                      const Metadata& metadata = {{"format", "pt"}});
+
+    void append(std::span<const float> values);  // the next elements, in the order of the entries
+    void publish();                              // after the last element
+
+private:
+    void append_to(const TensorEntry& tensor, std::span<const float> values);
+    void write_bytes(const void* data, std::size_t size);
+    void check_disk();
+
+    std::vector<TensorEntry> tensors_;
+    UnfinishedFile unfinished_;
+    std::ofstream file_;
+    std::size_t current_ = 0;  // tensor
+    Index written_ = 0;        // elements of it
+};
+
+struct TensorToWrite {
+    std::string name;
+    std::vector<Index> shape;
+    std::string dtype = "F32";
     std::span<const float> values;
 };
 
-// Writes path.tmp and renames it, so that `path` is never half a file. Tensors stand in the order
-// given. Error (exit 1) when the disk refuses.
+// All at once, in the order given.
 void write_safetensors(const std::filesystem::path& path, std::span<const TensorToWrite> tensors,
                        const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
 

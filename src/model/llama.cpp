@@ -106,7 +106,22 @@ double Llama<Device>::loss(LayerRun<Device>& run, const LossInput<Device>& input
     return sum * static_cast<double>(input.scale);
 }
 
-// h = rms_norm(x)   logits = h W'   d_h = d_logits W   d_W += d_logits' h: no [T, V] array exists
+template <class Device>
+View<Device, float, 2> Llama<Device>::logits(LayerRun<Device>& run,
+                                             View<Device, const float, 2> last) const {
+    const Range rows{0, last.rows()};
+    const auto h = run.scratch.normed.rows(rows);
+    const auto out = run.scratch.logits.rows(rows);
+    rms_norm_forward(run.stream, {.x = last,
+                                  .weight = store_.ends().norm,
+                                  .y = h,
+                                  .rstd = run.scratch.final_rstd.slice(rows),
+                                  .epsilon = run.rms_epsilon});
+    matmul(run.stream, {.a = h, .b = transposed(store_.ends().head), .out = out});
+    return out;
+}
+
+// d_h = d_logits W   d_W += d_logits' h, a tile at a time: no [T, V] array exists
 template <class Device>
 double Llama<Device>::loss_tile(LayerRun<Device>& run, const LossInput<Device>& input,
                                 Range rows) const {
@@ -114,14 +129,8 @@ double Llama<Device>::loss_tile(LayerRun<Device>& run, const LossInput<Device>& 
     const auto& ends = store_.ends();
     const Range first{0, rows.size()};
     const auto h = scratch.normed.rows(first);
-    const auto logits = scratch.logits.rows(first);
+    const auto logits = this->logits(run, input.last.rows(rows));
     const auto losses = scratch.losses.slice(first);
-    rms_norm_forward(run.stream, {.x = input.last.rows(rows),
-                                  .weight = ends.norm,
-                                  .y = h,
-                                  .rstd = scratch.final_rstd.slice(first),
-                                  .epsilon = run.rms_epsilon});
-    matmul(run.stream, {.a = h, .b = transposed(ends.head), .out = logits});
     cross_entropy(run.stream, {.logits = logits,
                                .labels = input.labels.slice(rows),
                                .loss = losses,

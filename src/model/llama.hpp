@@ -45,6 +45,10 @@ public:
     void forward_only(LayerRun<Device>& run, const ShardInput<Device>& input,
                       const Activations<Device>& act, ContextExchange<Device>& exchange) const;
 
+    // h = rms_norm(last)   logits = h W'   for some rows of `last`, no more than scratch.logits has;
+    // scratch.normed and scratch.final_rstd keep h and the norm's statistics.
+    View<Device, float, 2> logits(LayerRun<Device>& run, View<Device, const float, 2> last) const;
+
     // Sum of the labels' losses times the scale, in double. With wants_gradient scratch.d_x becomes
     // the gradient of `last` (the residual stream after the last layer), and the gradients of the
     // final norm and of a trained head are added to.

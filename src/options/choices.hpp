@@ -22,6 +22,7 @@ enum class Weights { resident };
 enum class Protocol { sliding, longlora };
 enum class Attention { full, s2 };
 enum class Transport { automatic, mpi };
+enum class Dtype { float32, float16, bfloat16 };
 
 }  // namespace choice
 
@@ -60,6 +61,8 @@ template <>
 inline constexpr ChoiceTexts choice_texts<choice::Attention> = {"full s2"};
 template <>
 inline constexpr ChoiceTexts choice_texts<choice::Transport> = {"auto mpi", "nccl"};
+template <>
+inline constexpr ChoiceTexts choice_texts<choice::Dtype> = {"float32 float16 bfloat16"};
 
 std::string choice_text(const ChoiceTexts& texts, int value);
 // Throws Error (bad input) that names `key` and the words that would be right, after `where`.

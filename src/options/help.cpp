@@ -67,13 +67,18 @@ std::string help_text() {
     text += entry("  train", "train, or go on with the run in run.directory (the default command)");
     text +=
         entry("  evaluate", "perplexity of run.directory's newest checkpoint, or of model.path");
+    text +=
+        entry("  export",
+              "PEFT adapter and merged Hugging Face model of run.directory's newest checkpoint, "
+              "or of model.path");
     text += entry("  prepare", "text files to tokens.h5");
     text += entry("  report", "what run.directory/log.h5 says");
     text += "\n";
     text += entry("  --config FILE",
                   "INI file: [section], key = value; `default`: the "
                   "demonstration's. The command line beats it");
-    text += entry("  --dry-run", "check everything, print shards, traffic and memory, stop");
+    text +=
+        entry("  --dry-run", "check everything, print what would be done, stop (train, export)");
     text += entry("  --version", "print the version");
     text += entry("  --help", "print this");
     text += "\nOptions by section, with their built-in values:\n";

@@ -117,7 +117,7 @@ void set_command(Invocation& invocation, const std::vector<std::string>& command
     if (commands.empty()) {
         return;
     }
-    const std::vector<std::string> known = {"train", "evaluate", "prepare", "report"};
+    const std::vector<std::string> known = {"train", "evaluate", "export", "prepare", "report"};
     require(std::find(known.begin(), known.end(), commands[0]) != known.end(),
             "unknown command '" + commands[0] + "'; the commands are " + join(known, ", ") +
                 ", and options start with --");

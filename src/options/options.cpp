@@ -29,6 +29,10 @@ std::string Options::run_directory() const {
     return run.directory.empty() ? "runs/" + run.name : run.directory;
 }
 
+std::string Options::export_directory() const {
+    return exported.directory.empty() ? run_directory() + "/export" : exported.directory;
+}
+
 Index Options::attention_group() const {
     return attention.group > 0 ? attention.group : sequence.length / 4;
 }

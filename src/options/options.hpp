@@ -225,6 +225,7 @@ struct Options {
         choice::Protocol protocol = choice::Protocol::sliding;
         choice::Attention attention = choice::Attention::full;
         Index tokens = 32768;
+        std::string dump_logits;
 
         static void each(auto& evaluate, auto& visit) {
             visit("evaluate.every", evaluate.every,
@@ -239,6 +240,8 @@ struct Options {
                   {"who sees whom; s2: as attention.* say", kept});
             visit("evaluate.tokens", evaluate.tokens,
                   {"scored tokens per context; 0: all", kept, at_least(0)});
+            visit("evaluate.dump_logits", evaluate.dump_logits,
+                  {"HDF5 file for the first window's logits (evaluate)", fresh});
         }
     } evaluate;
 
@@ -275,12 +278,27 @@ struct Options {
         }
     } prepare;
 
+    struct Export {
+        std::string directory;
+        choice::Dtype dtype = choice::Dtype::float32;
+        double shard_size = 5;
+
+        static void each(auto& exported, auto& visit) {
+            visit("export.directory", exported.directory,
+                  {"folder for adapter/ and model/; empty: run.directory/export", fresh});
+            visit("export.dtype", exported.dtype, {"numbers of the merged model", fresh});
+            visit("export.shard_size", exported.shard_size,
+                  {"largest file of the merged model, in GB", fresh, above(0)});
+        }
+    } exported;  // `export` is a word of the language
+
     std::set<std::string> given;  // keys set by the command line or a file
 
     bool is_given(const std::string& key) const { return given.count(key) > 0; }
 
     // Values that follow from others, with `auto` resolved where no memory or mesh is asked.
     std::string run_directory() const;               // run.directory, or runs/<run.name>
+    std::string export_directory() const;            // export.directory, or run.directory/export
     Index attention_group() const;                   // attention.group, or sequence.length / 4
     std::vector<std::string> targets() const;        // tune.targets as a list
     std::vector<Index> evaluation_contexts() const;  // evaluate.contexts, or {sequence.length}
@@ -302,6 +320,7 @@ void each_option(Self&& options, Visit&& visit) {
     Options::Comm::each(options.comm, visit);
     Options::Log::each(options.log, visit);
     Options::Prepare::each(options.prepare, visit);
+    Options::Export::each(options.exported, visit);
 }
 
 std::vector<std::string> option_keys();

@@ -127,6 +127,45 @@ BOOST_AUTO_TEST_CASE(what_is_written_is_read) {
     }
 }
 
+BOOST_AUTO_TEST_CASE(tensors_may_come_in_pieces) {
+    const TemporaryFolder folder;
+    std::vector<float> values(30);
+    std::iota(values.begin(), values.end(), 1.0F);
+    const std::span<const float> all(values);
+    SafetensorsWriter writer(folder / "x",
+                             {{"a", {4, 5}, "F32"}, {"e", {0}}, {"b", {10}, "BF16"}, {"f", {0}}});
+    writer.append(all.first(7));
+    writer.append(all.subspan(7, 16));  // over the end of a
+    BOOST_TEST(!std::filesystem::exists(folder / "x"));
+    writer.append(all.last(7));
+    BOOST_CHECK_THROW(writer.append(all.first(1)), Error);
+    writer.publish();
+    const Safetensors file(folder / "x");
+    auto found = all_floats(file, "a");
+    const auto rest = all_floats(file, "b");
+    found.insert(found.end(), rest.begin(), rest.end());
+    BOOST_TEST(found == values);
+    SafetensorsWriter unfinished(folder / "y", {{"a", {4}}});
+    unfinished.append(all.first(3));
+    BOOST_CHECK_THROW(unfinished.publish(), Error);
+}
+
+// Infinity in the place of a large weight would only show as NaN much later.
+BOOST_AUTO_TEST_CASE(what_sixteen_bits_cannot_hold_is_refused) {
+    const TemporaryFolder folder;
+    const auto write = [&](const std::string& dtype, float value) {
+        const std::vector<float> values = {1, value};
+        write_safetensors(folder / "x", std::vector<TensorToWrite>{{"w", {2}, dtype, values}});
+    };
+    const float infinity = std::numeric_limits<float>::infinity();
+    write("F16", -65519);
+    write("F16", infinity);
+    write("BF16", 0x1.fep127F);
+    write("F32", std::numeric_limits<float>::max());
+    CHECK_INPUT_ERROR(write("F16", 65520), "tensor 'w' holds 65520, which F16 cannot");
+    CHECK_INPUT_ERROR(write("BF16", -0x1.ffp127F), "which BF16 cannot; write float32 instead");
+}
+
 BOOST_AUTO_TEST_CASE(parts_are_read_and_wrong_parts_refused) {
     const std::string text = file_of(
         R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"m":{"dtype":"F32","shape":[3,2],"data_offsets":[1,25]}})",

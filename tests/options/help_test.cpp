@@ -14,8 +14,8 @@ BOOST_AUTO_TEST_CASE(every_option_its_default_and_its_section_are_there) {
         BOOST_TEST(contains(help, "\n  --" + name + " " + field_text(field)), name);
         BOOST_TEST(contains(help, "\n[" + name.substr(0, name.find('.')) + "]\n"), name);
     });
-    for (const char* word : {"--config", "--dry-run", "--version", "train", "evaluate", "prepare",
-                             "report", "lora_plus | lora | full"}) {
+    for (const char* word : {"--config", "--dry-run", "--version", "train", "evaluate", "export",
+                             "prepare", "report", "lora_plus | lora | full"}) {
         BOOST_TEST(contains(help, word), word);
     }
 }

@@ -72,7 +72,7 @@ BOOST_AUTO_TEST_CASE(default_config_by_name_with_options) {
 }
 
 BOOST_AUTO_TEST_CASE(commands_and_flags) {
-    for (const char* command : {"train", "evaluate", "prepare", "report"}) {
+    for (const char* command : {"train", "evaluate", "export", "prepare", "report"}) {
         BOOST_TEST(parse_words({command}).command == command);
         BOOST_TEST(parse_words({"--run.name", "x", command}).command == command);
     }
@@ -83,7 +83,7 @@ BOOST_AUTO_TEST_CASE(commands_and_flags) {
     BOOST_TEST(parse_words({"--dry-run", "--run.name", "x"}).is_dry_run);
     const auto unknown = refusal([] { parse_words({"retrieve"}); });
     BOOST_TEST(contains(unknown, "'retrieve'"), unknown);
-    BOOST_TEST(contains(unknown, "train, evaluate, prepare, report"), unknown);
+    BOOST_TEST(contains(unknown, "train, evaluate, export, prepare, report"), unknown);
     BOOST_TEST(contains(refusal([] { parse_words({"train", "report"}); }), "one command"));
     // A list with a space in it leaves a word over.
     BOOST_TEST(contains(refusal([] {

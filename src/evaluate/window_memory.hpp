@@ -1,0 +1,43 @@
+#pragma once
+
+#include <span>
+
+#include "model/activations.hpp"
+#include "model/context_exchange.hpp"
+
+namespace longlora {
+
+// Memory and plan for windows of one length.
+template <class Device>
+struct WindowMemory {
+    WindowMemory(Arena<Device>& arena, const LlamaConfig& config, const Tune& tune,
+                 const Layout& layout, Index rank)
+        : shape(layer_shape(config, tune, layout.shard_length(), false)),
+          exchange(arena,
+                   {layout, {config.heads, config.kv_heads}, config.head_dim, config.layers, false},
+                   rank),
+          activations(arena, shape, ActivationPolicy::recompute_layer),
+          scratch(arena, shape),
+          tokens(arena.template vector<std::int32_t>(layout.shard_length())),
+          labels(arena.template vector<std::int32_t>(layout.shard_length())) {}
+
+    static std::size_t bytes(const LlamaConfig& config, const Tune& tune, const Layout& layout,
+                             Index rank) {
+        auto measuring = Arena<Device>::measuring("evaluation");
+        const WindowMemory sized(measuring, config, tune, layout, rank);
+        return measuring.used();
+    }
+
+    LayerShape shape;
+    ContextExchange<Device> exchange;
+    Activations<Device> activations;
+    Scratch<Device> scratch;
+    View<Device, std::int32_t, 1> tokens;
+    View<Device, std::int32_t, 1> labels;
+};
+
+inline std::span<std::int32_t> as_span(View<Cpu, std::int32_t, 1> view) {
+    return {view.data(), static_cast<std::size_t>(view.size())};
+}
+
+}  // namespace longlora
