@@ -45,12 +45,10 @@ def load(folder, **options):
 
 
 def readme_config(base, readme):
-    """The base's configuration after the lines of adapter/README.md that are for this transformers."""
-    version = transformers.__version__.split(".")[0]
+    """The base's configuration after the lines of adapter/README.md, those for the other transformers too."""
     config = transformers.AutoConfig.from_pretrained(base)
     for line in map(str.strip, readme.read_text().splitlines()):
-        other = "# transformers " in line and f"# transformers {version}" not in line
-        if line.startswith("config.") and not other:
+        if line.startswith("config."):
             exec(line, {"config": config})
     return config
 
