@@ -73,16 +73,15 @@ int evaluate_command(Options options) {
                                  ? static_cast<int>(options.parallel.threads)
                                  : threads_per_rank(world));
     PerplexityEvaluator<Cpu> evaluator(setup.config, setup.tune);
-    const auto results = evaluator.run(
-        session.model, data, perplexity_task(options), stream);
+    const auto results = evaluator.run(session.model, data, perplexity_task(options), stream);
     if (!options.evaluate.dump_logits.empty()) {
         dump_logits({options.evaluate.dump_logits, options.evaluation_contexts().front()},
                     session.model, setup.tune, data, stream);
     }
     std::vector<EvaluationRow> rows;
     for (const Perplexity& result : results) {
-        rows.push_back({step, model_kind(options, setup), protocol_name(options),
-                        result.context, result.scored, result.value});
+        rows.push_back({step, model_kind(options, setup), protocol_name(options), result.context,
+                        result.scored, result.value});
     }
     agree([&] {
         if (world.rank() == 0) {

@@ -20,7 +20,7 @@ constexpr Index training_documents = 16384;
 constexpr Index validation_documents = 64;
 
 constexpr std::uint64_t visit_tokens = 32;  // mean stay in a topic
-constexpr double main_share = 0.85;          // of the steps that lead to the next word of the circle
+constexpr double main_share = 0.85;         // of the steps that lead to the next word of the circle
 
 // Under each heading the other steps lead this many words on.
 constexpr std::array<std::uint64_t, Documents::headings> side_step = {3, 5};

@@ -23,7 +23,8 @@ public:
     static constexpr Index topic_words = 8;
     static constexpr Index variants = 8;
     static constexpr Index headings = 2;
-    static constexpr Index first_heading = topics * topic_words * variants;  // their tokens are last
+    static constexpr Index first_heading =
+        topics * topic_words * variants;  // their tokens are last
     static constexpr Index vocabulary = first_heading + headings;
     static constexpr Index document_tokens = 16384;
 

@@ -98,8 +98,8 @@ std::vector<Perplexity> PerplexityEvaluator<Device>::run(const Llama<Device>& mo
         const auto places = task.scoring == Scoring::sliding
                                 ? sliding_windows(context, task.stride, scored)
                                 : longlora_windows(context, task.stride, scored);
-        const auto result = run_context(
-            model, data, {context, task.visibility, places, task.should_stop}, stream);
+        const auto result =
+            run_context(model, data, {context, task.visibility, places, task.should_stop}, stream);
         if (!result) {
             break;
         }

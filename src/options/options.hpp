@@ -235,7 +235,8 @@ struct Options {
             visit(
                 "evaluate.stride", evaluate.stride,
                 {"tokens the window moves, at most its context; 0: half of it", kept, at_least(0)});
-            visit("evaluate.protocol", evaluate.protocol, {"sliding: each token once; longlora: all of each window", kept});
+            visit("evaluate.protocol", evaluate.protocol,
+                  {"sliding: each token once; longlora: all of each window", kept});
             visit("evaluate.attention", evaluate.attention,
                   {"who sees whom; s2: as attention.* say", kept});
             visit("evaluate.tokens", evaluate.tokens,
