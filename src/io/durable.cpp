@@ -96,7 +96,7 @@ std::string set_aside(const std::string& path) {
     while (std::filesystem::exists(path + ".damaged-" + std::to_string(n))) {
         ++n;
     }
-    const std::string aside = path + ".damaged-" + std::to_string(n);
+    std::string aside = path + ".damaged-" + std::to_string(n);
     ensure(std::rename(path.c_str(), aside.c_str()) == 0,
            "cannot rename " + path + " to " + aside + ": " + reason());
     return aside;

@@ -77,7 +77,11 @@ void FolderReplacement::check(const std::string& path) {
         const std::string name = entry.path().filename().string();
         const bool is_ours = std::ranges::find(noted, without_tmp(name)) != noted.end();
         require(is_ours && entry.is_regular_file(),
-                path + " holds " + name + ", which is not of an earlier export" + remedy);
+                std::string(path)
+                    .append(" holds ")
+                    .append(name)
+                    .append(", which is not of an earlier export")
+                    .append(remedy));
     }
 }
 
