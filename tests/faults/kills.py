@@ -33,7 +33,7 @@ OPTIONS = {**program.TINY, "model.vocabulary": 8200, "model.tied": "true", "sequ
            "parallel.sequence": RANKS, "sequence.chunks": 2}
 SAVING = ("checkpoint", "checkpoint_write", "publish", "published", "prune")
 KEEPS_HANGING = os.environ.get("LONGLORA_KEEPS_HANGING") == "1"  # for a debugger
-PATIENCE = 60  # seconds until a run counts as hanging
+PATIENCE = 240  # seconds until a run counts as hanging; a machine with other work starves one for minutes
 
 
 class Failure(Exception):
@@ -191,6 +191,7 @@ class Soak:
         while self.kills < self.arguments.kills:
             self.chain(self.folder / f"run{self.runs}")
             self.runs += 1
+            print(f"{self.kills} kills, {self.runs} runs", flush=True)
 
     def chain(self, folder):
         """Kills one run again and again, lets it end, compares."""
