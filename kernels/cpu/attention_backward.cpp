@@ -36,7 +36,7 @@ struct BackwardScratch {
 
     Index depth;  // D
     Index width;  // D rounded up to whole tiles
-    Scratch memory;
+    ThreadScratch<ScratchUse::attention> memory;
     float* q;         // [rows][width], times log2(e) / sqrt(D)
     float* d_out;     // [rows][width]
     float* d_q;       // [rows][width], without the factor 1 / sqrt(D)

@@ -35,7 +35,7 @@ struct ForwardScratch {
           v(memory.take(ForwardShape::keys * shape.width)),
           scores(memory.take(ForwardShape::rows * ForwardShape::keys)) {}
 
-    Scratch memory;
+    ThreadScratch<ScratchUse::attention> memory;
     float* q;         // [rows][width], times log2(e) / sqrt(D)
     float* out;       // [rows][width], not yet divided by the sum
     float* sums;      // [rows][lanes], of 2^(score - maximum)

@@ -6,6 +6,8 @@
 
 #include <cblas.h>
 
+#include "kernels/cpu/packed_matmul.hpp"
+
 // OpenBLAS's own switch; other libraries lack it and are told by their environment variables.
 extern "C" void openblas_set_num_threads(int threads) __attribute__((weak));
 
@@ -70,26 +72,16 @@ void scale_rows(View<Cpu, float, 2> out, float beta) {
     }
 }
 
-}  // namespace
-
-void matmul(const Stream<Cpu>& stream, const Matmul<Cpu>& op) {
-    assert(op.a.rows() == op.out.rows() && op.b.columns() == op.out.columns());
-    assert(op.a.columns() == op.b.rows());
-    const Index rows = op.out.rows();
-    const Index columns = op.out.columns();
-    if (rows == 0 || columns == 0) {
-        return;
-    }
-    if (op.a.columns() == 0) {
-        scale_rows(op.out, op.beta);
-        return;
-    }
+// Where the packed product has no wide vectors to run on.
+void blas_matmul(const Stream<Cpu>& stream, const Matmul<Cpu>& op) {
     static std::once_flag is_told;
     std::call_once(is_told, [] {
         if (openblas_set_num_threads != nullptr) {
             openblas_set_num_threads(1);  // threads are ours: one call, one thread
         }
     });
+    const Index rows = op.out.rows();
+    const Index columns = op.out.columns();
     const Blocks blocks = blocks_of(rows, columns, op.a.columns());
     const Index row_blocks = ceil_div(rows, blocks.rows);
     const Index column_blocks = ceil_div(columns, blocks.columns);
@@ -99,6 +91,30 @@ void matmul(const Stream<Cpu>& stream, const Matmul<Cpu>& op) {
         multiply_block(op, {r, std::min(rows, r + blocks.rows)},
                        {c, std::min(columns, c + blocks.columns)});
     });
+}
+
+}  // namespace
+
+void matmul(const Stream<Cpu>& stream, const Matmul<Cpu>& op) {
+    assert(op.a.rows() == op.out.rows() && op.b.columns() == op.out.columns());
+    assert(op.a.columns() == op.b.rows());
+    if (op.out.rows() == 0 || op.out.columns() == 0) {
+        return;
+    }
+    if (op.a.columns() == 0) {
+        scale_rows(op.out, op.beta);
+        return;
+    }
+    if (!packed_matmul_is_fast()) {
+        blas_matmul(stream, op);
+        return;
+    }
+    Matmul<Cpu> scaled = op;
+    if (op.beta != 0 && op.beta != 1) {
+        scale_rows(op.out, op.beta);
+        scaled.beta = 1;
+    }
+    packed_matmul(stream, scaled);
 }
 
 }  // namespace longlora

@@ -8,11 +8,15 @@
 
 namespace longlora {
 
+// Whose memory it is: one thread may hold one of each at a time.
+enum class ScratchUse { attention, packed_rows, packed_panels };
+
 // Aligned memory of one thread for the duration of one call, kept for the next: some megabytes
 // at most, so it is not taken from an arena. Pieces are handed out in order.
-class Scratch {
+template <ScratchUse use>
+class ThreadScratch {
 public:
-    explicit Scratch(Index capacity) {
+    explicit ThreadScratch(Index capacity) {
         thread_local hwy::AlignedFreeUniquePtr<float[]> memory;
         thread_local Index size = 0;
         if (size < capacity) {

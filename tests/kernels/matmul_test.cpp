@@ -1,5 +1,8 @@
 #include "kernels/matmul.hpp"
 
+#include <algorithm>
+
+#include "kernels/cpu/packed_matmul.hpp"
 #include "reference/compare.hpp"
 #include "reference/matmul.hpp"
 
@@ -77,6 +80,32 @@ BOOST_AUTO_TEST_CASE(blocks_cover_the_product_and_threads_change_no_bit) {
                       earned_tolerance(product.expected<float>({1, 1}), expected));
         BOOST_TEST((one.values() == product.run({1, 1}, 3, 2).values()));
         BOOST_TEST(one.gaps_are_intact());
+    }
+}
+
+// What train.deterministic = layout rests on: a row of the result has the same bits in whatever range
+// of rows it is computed. A depth of several blocks, columns that fill no panel, few and many rows.
+BOOST_AUTO_TEST_CASE(bits_of_a_row_do_not_depend_on_its_neighbours,
+                     *boost::unit_test::precondition([](boost::unit_test::test_unit_id) {
+                         return boost::test_tools::assertion_result(packed_matmul_is_fast());
+                     })) {
+    for (const bool b_is_transposed : {false, true}) {
+        for (const Index columns : {Index{8}, Index{50}, Index{2100}}) {
+            const Product product({301, columns, 800, false, b_is_transposed}, 1);
+            const auto whole = product.run({0.5F, 1}, 2, 0).values();
+            for (const Range rows : {Range{0, 1}, Range{3, 20}, Range{17, 52}, Range{100, 301}}) {
+                Matrix out = Matrix::random(82, 301, columns, 0);
+                matmul(Stream<Cpu>(3), {.a = product.a.view().rows(rows),
+                                        .b = {product.b.view(), b_is_transposed},
+                                        .out = out.view().rows(rows),
+                                        .alpha = 0.5F,
+                                        .beta = 1});
+                const auto values = out.values();
+                BOOST_TEST(std::equal(whole.begin() + rows.begin * columns,
+                                      whole.begin() + rows.end * columns,
+                                      values.begin() + rows.begin * columns));
+            }
+        }
     }
 }
 
