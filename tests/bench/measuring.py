@@ -230,5 +230,5 @@ def parse(options):
 
 
 def numbers(text):
-    """65536,1048576 as a list."""
-    return [int(word) for word in text.split(",")]
+    """65536,1048576 as a list; nothing as none."""
+    return [int(word) for word in text.split(",") if word]
