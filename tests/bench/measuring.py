@@ -52,10 +52,11 @@ class Run:
     def total(self, name, first=0):
         return float(self.steps[name][first:].sum())
 
-    def faults_per_step(self):
-        """Between the end of the first step and of the last but one: a checkpoint follows the last one."""
-        middle = self.faults[:-1]
-        return (middle[-1] - middle[0]) / (len(middle) - 1) if len(middle) > 1 else None
+    def later_faults(self):
+        """In step 2, when the log is written for the first time, and the most in a later one; not of the last step,
+        which a checkpoint follows."""
+        steps = [after - before for before, after in zip(self.faults, self.faults[1:-1])]
+        return (steps[0], max(steps[1:])) if len(steps) > 1 else None
 
     def phases(self, first):
         """Share of the seconds of the steps from `first` on, by phase, mean of the ranks."""
