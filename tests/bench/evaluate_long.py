@@ -50,9 +50,10 @@ def main():
     with tempfile.TemporaryDirectory(prefix="longlora-bench-") as folder:
         run = evaluate(options, prepare(options, folder), folder)
     scored, perplexity = re.search(rf"^\s*{options.context}\s+(\d+)\s+(\S+)\s*$", run.out, re.MULTILINE).groups()
-    measuring.table(["context", "ranks x threads", "seconds, start to end", "MiB resident a rank", "scored tokens", "perplexity"],
-                    [[options.context, f"{options.ranks} x {options.threads}", f"{run.seconds:.1f}",
-                      f"{run.peak_bytes / MIB:.1f}", scored, perplexity]])
+    row = [options.context, f"{options.ranks} x {options.threads}", f"{run.seconds:.1f}", f"{run.peak_bytes / MIB:.1f}",
+           scored, perplexity]
+    measuring.table(["context", "ranks x threads", "seconds, start to end", "MiB resident a rank", "scored tokens",
+                     "perplexity"], [row])
 
 
 if __name__ == "__main__":

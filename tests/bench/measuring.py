@@ -124,7 +124,8 @@ def start(words, ranks, threads, launcher=()):
         watcher.join()
         errors.seek(0)
         if process.returncode != 0:
-            sys.exit(f"{' '.join(line)}\nended with {process.returncode}\n{''.join(lines)[-2000:]}\n{errors.read()[-2000:]}")
+            said = "".join(lines)[-2000:] + errors.read()[-2000:]
+            sys.exit(f"{' '.join(line)}\nended with {process.returncode}\n{said}")
     run.seconds = time.monotonic() - begin
     run.out = "".join(lines)
     run.peak_bytes = max(watched.peaks.values(), default=0.0)
@@ -189,8 +190,8 @@ def commit():
 def announce():
     """What a figure in a README has beside it: command, commit, date, machine."""
     load = os.getloadavg()[0]
-    print(f"{' '.join(sys.argv)}\ncommit {commit()}, {datetime.date.today()}, {cores()} cores of {processor()}, load {load:.1f}\n",
-          flush=True)
+    print(" ".join(sys.argv))
+    print(f"commit {commit()}, {datetime.date.today()}, {cores()} cores of {processor()}, load {load:.1f}\n", flush=True)
     if load > 0.3 * cores():
         print("the machine is not idle: other processes take part of what is measured here\n", flush=True)
 

@@ -3,8 +3,8 @@
     scaling.py                                  1, 2, 4, 8 ranks, 3 turns
     scaling.py --ranks 1,2 --turns 1 --steps 2  does it work
 
-Strong: one row of 8,192 tokens over all ranks. Weak: 2,048 tokens a rank. Ranks beyond the cores share them: they cannot be
-quicker, so the figure to read is GFLOP/s of a core, and their waiting has the neighbour's turn on the core in it.
+Strong: one row of 8,192 tokens over all ranks. Weak: 2,048 tokens a rank. Ranks beyond the cores share them: they
+cannot be quicker, so the figure to read is GFLOP/s of a core, and their waiting has the neighbour's turn on the core in it.
 """
 
 import statistics
@@ -26,9 +26,9 @@ class Point:
 
     def turn(self):
         plan, options = self.plan, self.options
-        settings = {**MODEL.options(), "sequence.length": plan.length, "sequence.chunks": 1, "attention.group": plan.group,
-                    "parallel.sequence": plan.ranks, "train.batch": 1, "train.steps": options.steps,
-                    "train.activations": "keep"}
+        settings = {**MODEL.options(), "sequence.length": plan.length, "sequence.chunks": 1,
+                    "attention.group": plan.group, "parallel.sequence": plan.ranks, "train.batch": 1,
+                    "train.steps": options.steps, "train.activations": "keep"}
         with tempfile.TemporaryDirectory(prefix="longlora-bench-") as folder:
             settings["data.train"] = measuring.tokens(folder, 2, plan.length, MODEL.vocabulary)
             self.runs.append(measuring.train(options.program[0], settings, plan.ranks, 1, options.launcher))

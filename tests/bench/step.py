@@ -3,11 +3,12 @@
     step.py                                        12 layers, 768 wide, N 8,192, G 2,048, 2 cores: 3 turns
     step.py --torch venv/bin/python                beside the same step in PyTorch (torch_step.py)
     step.py --program build/longlora_hpc --program ../old/build/longlora_hpc       two builds
-    step.py --lengths 8192,65536 --layouts 1x2     against what the work at the first length predicts
+    step.py --lengths 8192,65536 --layouts 1x2     against what the work at the first length predicts; 65536:8 in 8 chunks
     step.py --layers 2 --lengths 2048 --group 512 --turns 1 --steps 2              does it work
 
 Each turn starts the program anew, its first step is not counted (a turn of one step counts it), and between turns the
-machine's FMA peak is measured. Useful GFLOP/s leave out LoRA's thin products and whatever is computed again.
+machine's FMA peak is measured. Page faults are those of all ranks. Useful GFLOP/s leave out LoRA's thin products and
+whatever is computed again.
 """
 
 import statistics
@@ -21,18 +22,20 @@ from measuring import GIGA, MIB
 
 
 class Program:
-    """An executable on one layout at one length."""
+    """An executable on one layout at one length; 0 chunks: as planned."""
 
-    def __init__(self, executable, label, ranks, threads, length, options):
-        self.executable, self.ranks, self.threads = executable, ranks, threads
-        self.length, self.options = length, options
-        self.name = f"{label}{ranks} x {threads}, N {length}"
+    def __init__(self, executable, label, layout, length, options):
+        self.executable, self.options = executable, options
+        self.ranks, self.threads = map(int, layout.split("x"))
+        self.length, self.chunks = length
+        self.layout = f"{label}{self.ranks} x {self.threads}"
+        self.name = f"{self.layout}, N {self.length}" + (f" in {self.chunks}" if self.chunks else "")
         self.seconds, self.runs = [], []
 
     def settings(self, folder):
         model, options = model_of(self.options), self.options
         return {**model.options(), "sequence.length": self.length, "attention.group": options.group, "train.batch": 1,
-                "sequence.chunks": options.chunks, "train.activations": options.activations,
+                "sequence.chunks": self.chunks, "train.activations": options.activations,
                 "train.steps": options.steps, "parallel.sequence": self.ranks,
                 "data.train": measuring.tokens(folder, 2, self.length, model.vocabulary)}
 
@@ -89,7 +92,7 @@ class Torch:
         return float(values["seconds"])
 
     def turn(self):
-        self.seconds += [self.step() for _ in range(1)]
+        self.seconds.append(self.step())
 
     def peak_bytes(self):
         return self.bytes
@@ -115,11 +118,10 @@ def contestants(options):
         label = f"{executable.parent.parent.name} " if several else ""
         for length in options.lengths:
             for layout in options.layouts:
-                ranks, threads = map(int, layout.split("x"))
-                yield Program(executable, label, ranks, threads, length, options)
+                yield Program(executable, label, layout, length, options)
     if options.torch:
         for variant in options.variants:
-            yield Torch(options.torch, variant, options.lengths[0], options)
+            yield Torch(options.torch, variant, options.lengths[0][0], options)
 
 
 def rate(contestant, of=min):
@@ -155,7 +157,7 @@ def report_prediction(found, options):
     """The same FLOP/s, recomputation counted, as at the first length on the same layout."""
     rows = []
     for one in found:
-        reference = next(other for other in found if other.name.partition(",")[0] == one.name.partition(",")[0])
+        reference = next(other for other in found if other.layout == one.layout)
         schedule, model = one.schedule(), model_of(options)
         speed = work.executed_flop(model, reference.schedule()) / min(reference.seconds)
         predicted = one.length * speed / work.executed_flop(model, schedule)
@@ -166,7 +168,8 @@ def report_prediction(found, options):
 
 def report_ratios(programs, torches):
     first = programs[0]
-    rows = [[one.name, f"{rate(one) / rate(first):.3f}", f"{rate(one, statistics.median) / rate(first, statistics.median):.3f}"]
+    middle = rate(first, statistics.median)
+    rows = [[one.name, f"{rate(one) / rate(first):.3f}", f"{rate(one, statistics.median) / middle:.3f}"]
             for one in programs[1:] if one.length == first.length]
     if torches:
         best, middle = max(map(rate, torches)), max(rate(one, statistics.median) for one in torches)
@@ -186,12 +189,16 @@ def take_turns(found, peak, turns):
     print(flush=True)
 
 
+def lengths(text):
+    """8192,65536:8 as (length, chunks)."""
+    return [(int(length), int(chunks or 0)) for length, _, chunks in (word.partition(":") for word in text.split(","))]
+
+
 def parse():
     options = measuring.parser(__doc__)
-    options.add_argument("--lengths", type=measuring.numbers, default=[8192])
+    options.add_argument("--lengths", type=lengths, default=[(8192, 0)], help="N or N:chunks, comma separated")
     options.add_argument("--group", type=int, default=2048)
     options.add_argument("--layers", type=int, default=work.BENCHMARK.layers)
-    options.add_argument("--chunks", type=int, default=0, help="0: as planned")
     options.add_argument("--activations", default="auto", help="auto, keep, recompute_mlp, recompute_layer")
     options.add_argument("--layouts", type=lambda text: text.split(","), help="1x2,2x1: ranks x threads")
     options.add_argument("--turns", type=int, default=3)

@@ -73,7 +73,8 @@ def report(title, lengths, group, formula, options):
     for length in lengths:
         rows.append(Row(schedule(length, group, options), measure(schedule(length, group, options), options)))
         print(f"{title}, {length} tokens: {rows[-1].seconds:.2f} s, {mib(rows[-1].peak)} MiB", flush=True)
-    print(f"\n{title}; {options.ranks} ranks x {options.threads}, shards of {options.shard} tokens; bytes of a step, all ranks")
+    print(f"\n{title}; {options.ranks} ranks x {options.threads}, shards of {options.shard} tokens; "
+          "bytes of a step, all ranks")
     measuring.table(HEADER, [cells(row, rows[0], formula(MODEL, row.plan)) for row in rows])
     return rows
 

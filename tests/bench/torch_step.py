@@ -5,8 +5,8 @@
     torch_step.py --self-test                rolled groups against a mask made pair by pair
 
 VARIANT: plain (modules written for this), peft (transformers' LLaMA + PEFT as people have them), either with
--checkpointing. All have LoRA on q, k, v, o, trainable embeddings and norms, everything else frozen, S2-Attn by rolling and
-grouping as in the paper's code (its wrap-around included), scaled_dot_product_attention, clipping and AdamW.
+-checkpointing. All have LoRA on q, k, v, o, trainable embeddings and norms, everything else frozen, S2-Attn by rolling
+and grouping as in the paper's code (its wrap-around included), scaled_dot_product_attention, clipping and AdamW.
 """
 
 import argparse
@@ -109,7 +109,10 @@ class Plain(nn.Module):
     def forward(self, tokens):
         x = self.embedding(tokens)
         for block in self.blocks:
-            x = checkpoint(block, x, *self.rotary, use_reentrant=False) if self.is_checkpointed else block(x, *self.rotary)
+            if self.is_checkpointed:
+                x = checkpoint(block, x, *self.rotary, use_reentrant=False)
+            else:
+                x = block(x, *self.rotary)
         return self.norm(x)
 
     def accumulate(self, tokens, labels):
