@@ -4,7 +4,7 @@
     scaling.py --ranks 1,2 --turns 1 --steps 2  does it work
 
 Strong: one row of 8,192 tokens over all ranks. Weak: 2,048 tokens a rank. Ranks beyond the cores share them: they
-cannot be quicker, so the figure to read is GFLOP/s of a core, and their waiting has the neighbour's turn on the core in it.
+cannot be quicker. The figure to read is GFLOP/s of a core, and their waiting has the neighbour's turn on the core in it.
 """
 
 import statistics

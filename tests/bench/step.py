@@ -6,7 +6,7 @@
     step.py --lengths 8192,65536 --layouts 1x2     against what the work at the first length predicts; 65536:8 in 8 chunks
     step.py --layers 2 --lengths 2048 --group 512 --turns 1 --steps 2              does it work
 
-Each turn starts the program anew, its first step is not counted (a turn of one step counts it), and between turns the
+Each turn starts the program anew, its first step is not counted (a turn of one step counts it), and before each the
 machine's FMA peak is measured. Page faults are those of all ranks. Useful GFLOP/s leave out LoRA's thin products and
 whatever is computed again.
 """
@@ -65,34 +65,24 @@ class Program:
     def communication(self):
         return measuring.percent(statistics.mean(run.communication(self.first_counted) for run in self.runs))
 
-    def end(self):
-        pass
-
 
 class Torch:
-    """A variant of torch_step.py that lives through all turns and makes a step when asked."""
+    """A variant of torch_step.py, started anew each turn, too: the variants do not fit into memory beside each other."""
 
-    def __init__(self, python, variant, length, options):
-        self.name, self.length = f"torch {variant}, N {length}", length
-        script = Path(__file__).with_name("torch_step.py")
-        line = [*options.launcher, python, "-W", "ignore", script, variant, "--on-request", "--length", length,
-                "--group", options.group, "--layers", options.layers, "--threads", options.threads]
-        self.process = subprocess.Popen(list(map(str, line)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.seconds = []
-        self.bytes = 0.0
-        self.step()  # warms up
-
-    def step(self):
-        print("step", file=self.process.stdin, flush=True)
-        answer = self.process.stdout.readline()
-        if not answer:
-            raise SystemExit(f"{self.name} has ended")
-        values = dict(word.split("=") for word in answer.split())
-        self.bytes = float(values["peak_bytes"])
-        return float(values["seconds"])
+    def __init__(self, variant, options):
+        self.variant, self.options, self.length = variant, options, options.lengths[0][0]
+        self.name = f"torch {variant}, N {self.length}"
+        self.seconds, self.bytes = [], 0.0
 
     def turn(self):
-        self.seconds.append(self.step())
+        options, script = self.options, Path(__file__).with_name("torch_step.py")
+        line = [*options.launcher, options.torch, "-W", "ignore", script, self.variant, "--steps", options.torch_steps,
+                "--length", self.length, "--group", options.group, "--layers", options.layers,
+                "--threads", options.threads]
+        out = subprocess.run(list(map(str, line)), stdout=subprocess.PIPE, text=True, check=True).stdout
+        steps = [dict(word.split("=") for word in text.split()) for text in out.splitlines()]
+        self.seconds += [float(step["seconds"]) for step in steps[1:] or steps]
+        self.bytes = max(float(step["peak_bytes"]) for step in steps)
 
     def peak_bytes(self):
         return self.bytes
@@ -102,10 +92,6 @@ class Torch:
 
     def communication(self):
         return "-"
-
-    def end(self):
-        self.process.stdin.close()
-        self.process.wait()
 
 
 def model_of(options):
@@ -121,7 +107,7 @@ def contestants(options):
                 yield Program(executable, label, layout, length, options)
     if options.torch:
         for variant in options.variants:
-            yield Torch(options.torch, variant, options.lengths[0][0], options)
+            yield Torch(variant, options)
 
 
 def rate(contestant, of=min):
@@ -203,6 +189,7 @@ def parse():
     options.add_argument("--layouts", type=lambda text: text.split(","), help="1x2,2x1: ranks x threads")
     options.add_argument("--turns", type=int, default=3)
     options.add_argument("--steps", type=int, default=4, help="of the program in a turn")
+    options.add_argument("--torch-steps", type=int, default=2, help="of each variant in a turn")
     options.add_argument("--torch", help="a Python with torch, transformers and peft")
     options.add_argument("--variants", type=lambda text: text.split(","),
                          default=["plain", "plain-checkpointing", "peft", "peft-checkpointing"])
@@ -224,8 +211,6 @@ def main():
     report_phases(programs)
     report_prediction(programs, options)
     report_ratios(programs, torches)
-    for one in found:
-        one.end()
 
 
 if __name__ == "__main__":

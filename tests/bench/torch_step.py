@@ -1,7 +1,6 @@
 """The benchmark's step in PyTorch, to be measured beside the program's (step.py --torch).
 
     torch_step.py VARIANT [--steps 2]        alone
-    torch_step.py VARIANT --on-request       a step for each line read
     torch_step.py --self-test                rolled groups against a mask made pair by pair
 
 VARIANT: plain (modules written for this), peft (transformers' LLaMA + PEFT as people have them), either with
@@ -222,7 +221,6 @@ def arguments():
     options.add_argument("--layers", type=int, default=work.BENCHMARK.layers)
     options.add_argument("--threads", type=int, default=torch.get_num_threads())
     options.add_argument("--steps", type=int, default=2)
-    options.add_argument("--on-request", action="store_true")
     options.add_argument("--self-test", action="store_true")
     return options.parse_args()
 
@@ -234,7 +232,7 @@ def main():
         return self_test()
     model = work.Model(**{**vars(work.BENCHMARK), "layers": options.layers})
     step = Step(options.variant, model, options.length, options.group)
-    for _ in sys.stdin if options.on_request else range(options.steps):
+    for _ in range(options.steps):
         step.run()
 
 
