@@ -34,6 +34,7 @@ HOMES = {
     r"xxhash\.h": ["src/io/"],
     r"cblas\.h": ["kernels/cpu/"],
     r"hwy/.*": ["kernels/cpu/"],
+    r"malloc\.h": ["src/core/heap"],
 }
 STANDARD = re.compile(r"[a-z_]+|sys/\w+\.h|(unistd|fcntl|dirent|sched|signal|pthread|immintrin|omp)\.h")
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)

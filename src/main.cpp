@@ -6,6 +6,7 @@
 #include "commands/commands.hpp"
 #include "core/error.hpp"
 #include "core/fault_point.hpp"
+#include "core/heap.hpp"
 #include "core/terminal.hpp"
 #include "options/invocation.hpp"
 
@@ -38,6 +39,7 @@ int fail_alone(const std::string& message, ExitCode code) {
 
 int main(int argc, char** argv) {
     using namespace longlora;
+    keep_freed_memory();
     fault_point("start");
     const Environment environment;
     try {
