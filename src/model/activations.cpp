@@ -6,8 +6,10 @@ namespace longlora {
 namespace {
 
 constexpr Index mlp_rows = 1024;  // working memory of the MLP does not scale with T
-constexpr Index logit_elements = Index{1}
-                                 << 22;  // 16 MiB of logits: stays near the last-level cache
+// The head is packed for each tile of logits, which costs as much as 40 rows of its products: so
+// tiles are long, up to 256 MiB.
+constexpr Index head_rows = 1024;
+constexpr Index logit_elements = Index{1} << 26;
 
 template <class Device>
 LayerActivations<Device> allocate_layer(Arena<Device>& arena, const LayerShape& shape,
@@ -29,11 +31,11 @@ LayerActivations<Device> allocate_layer(Arena<Device>& arena, const LayerShape& 
 
 LayerShape layer_shape(const LlamaConfig& config, const Tune& tune, Index tokens,
                        bool wants_gradients) {
-    const Index head_rows = std::clamp<Index>(logit_elements / config.vocabulary, 32, 1024);
+    const Index tile_rows = std::clamp<Index>(logit_elements / config.vocabulary, 32, head_rows);
     return {config,
             tokens,
             std::min(tokens, mlp_rows),
-            std::min(tokens, head_rows),
+            std::min(tokens, tile_rows),
             tune.mode == TuneMode::full ? 0 : tune.rank,
             tune.dropout > 0 && wants_gradients && tune.mode != TuneMode::full,
             wants_gradients};

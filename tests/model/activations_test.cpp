@@ -138,9 +138,9 @@ BOOST_AUTO_TEST_CASE(tiles_are_bounded) {
         config.vocabulary = vocabulary;
         return layer_shape(config, tiny_tune(), rows, true).head_tile;
     };
-    BOOST_TEST(head_tile(32000, 8192) == (Index{1} << 22) / 32000);
-    BOOST_TEST(head_tile(512, 8192) == 1024);
-    BOOST_TEST(head_tile(1000000, 8192) == 32);
+    BOOST_TEST(head_tile(32000, 8192) == 1024);
+    BOOST_TEST(head_tile(128256, 8192) == (Index{1} << 26) / 128256);
+    BOOST_TEST(head_tile(10000000, 8192) == 32);
     BOOST_TEST(head_tile(512, 10) == 10);
     BOOST_TEST(layer_shape(config, tiny_tune(), 100000, true).mlp_tile == 1024);
     BOOST_TEST(layer_shape(config, tiny_tune(), 7, true).mlp_tile == 7);

@@ -53,12 +53,12 @@ BOOST_AUTO_TEST_CASE(activations_are_those_of_a_chunk) {
     BOOST_TEST(part(whole, "working memory") == part(streamed, "working memory"));
 }
 
-// No array of N x V exists: 32,000 words and 16,384 tokens would be 2 GiB.
+// No array of N x V exists: 32,000 words and 16,384 tokens would be 2 GiB; a tile of 1,024 is 125 MiB.
 BOOST_AUTO_TEST_CASE(the_head_does_not_hold_all_logits) {
     LlamaConfig config = tiny_config();
     config.vocabulary = 32000;
     const auto plan = plan_for(config, tiny_tune(), 16384, 1);
-    BOOST_TEST(part(plan, "working memory") < 32.0 * 1024 * 1024);
+    BOOST_TEST(part(plan, "working memory") < 160.0 * 1024 * 1024);
 }
 
 BOOST_AUTO_TEST_CASE(leaner_policies_take_less) {
