@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <csignal>
 #include <cstdlib>
 
 #include <mpi.h>
@@ -13,6 +14,8 @@
 namespace longlora {
 
 Environment::Environment() {
+    // A write beyond the limit on file sizes fails and says so; the signal would just end the process.
+    std::signal(SIGXFSZ, SIG_IGN);
     int provided = 0;
     // Only the main thread calls MPI; OpenMP threads never do.
     MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided);

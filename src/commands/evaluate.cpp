@@ -63,20 +63,20 @@ int evaluate_command(Options options) {
                 "file");
         return TokenStream(options.data.validation, setup.config.vocabulary);
     });
-    Session<Cpu> session(setup, static_cast<std::uint64_t>(options.run.seed));
+    const auto session = open_session<Cpu>(setup, static_cast<std::uint64_t>(options.run.seed));
     Index step = 0;
     if (uses_run(options)) {
-        Optimizer<Cpu> optimizer(session.parameters, world);
-        step = load_trainables(session.parameters, optimizer, folder, world)->step;
+        Optimizer<Cpu> optimizer(session->parameters, world);
+        step = load_trainables(session->parameters, optimizer, folder, world)->step;
     }
     const Stream<Cpu> stream(options.parallel.threads > 0
                                  ? static_cast<int>(options.parallel.threads)
                                  : threads_per_rank(world));
     PerplexityEvaluator<Cpu> evaluator(setup.config, setup.tune);
-    const auto results = evaluator.run(session.model, data, perplexity_task(options), stream);
+    const auto results = evaluator.run(session->model, data, perplexity_task(options), stream);
     if (!options.evaluate.dump_logits.empty()) {
         dump_logits({options.evaluate.dump_logits, options.evaluation_contexts().front()},
-                    session.model, setup.tune, data, stream);
+                    session->model, setup.tune, data, stream);
     }
     std::vector<EvaluationRow> rows;
     for (const Perplexity& result : results) {

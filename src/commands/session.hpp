@@ -1,5 +1,9 @@
 #pragma once
 
+#include <cstdint>
+#include <memory>
+
+#include "comm/agree.hpp"
 #include "io/adapter.hpp"
 #include "model/base_weights.hpp"
 #include "model/llama.hpp"
@@ -47,5 +51,11 @@ struct Session {
     WeightStore<Device> store;
     Llama<Device> model;
 };
+
+// Collective: a weight that cannot be read is told once, by all.
+template <class Device>
+std::unique_ptr<Session<Device>> open_session(const ModelSetup& setup, std::uint64_t seed) {
+    return agree([&] { return std::make_unique<Session<Device>>(setup, seed); });
+}
 
 }  // namespace longlora

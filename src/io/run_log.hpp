@@ -65,13 +65,16 @@ public:
     // (rows of before have NaN, or 0, in a new quantity; an old one is kept and goes on so). The
     // log is written anew beside the old one, so that a kill here loses nothing and a killed
     // writer's mark is gone. An unreadable log is set aside as log.h5.damaged-<n>, which `notify`
-    // hears of; a missing one is created.
+    // hears of; a missing one is created. A lock of its folder that is not held yet is taken.
     static RunLog resume(const std::string& path, const Attributes& attributes,
-                         std::span<const LogQuantity> quantities, Index step, const Notify& notify);
+                         std::span<const LogQuantity> quantities, Index step, const Notify& notify,
+                         FolderLock lock = {});
 
     // Goes on with all that is there, to add evaluations to a run that has ended.
     static RunLog extend(const std::string& path, const Notify& notify);
 
+    // An Error when the log does not lie any more where it was made: what follows would be lost.
+    void check_place() const;
     void append_step(std::span<const double> values);  // in the order of `quantities`
     void append_evaluation(const EvaluationRow& row);
     void append_event(const EventRow& row);  // longer texts are cut
@@ -80,10 +83,14 @@ public:
 private:
     RunLog(const std::string& path, LogContents contents, std::span<const LogQuantity> quantities,
            FolderLock lock);
+    static RunLog publish(const std::string& path, LogContents contents,
+                          std::span<const LogQuantity> quantities, FolderLock lock);
     void write_evaluation(const EvaluationRow& row);
     void write_event(const EventRow& row);
 
     FolderLock lock_;
+    std::string path_;
+    FileIdentity identity_;
     Hdf5File file_;
     std::vector<LogQuantity> quantities_;
     std::size_t given_;  // the first ones of quantities_ are the caller's
