@@ -2,6 +2,8 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <string>
 
 #include "comm/agree.hpp"
 #include "io/adapter.hpp"
@@ -28,8 +30,15 @@ ModelSetup set_up_model(Options& options);
 // With model.path a command works on a model as it is, else on the newest checkpoint of run.directory,
 // whose options name the base and the physics.
 bool uses_run(const Options& options);
-// Collective. Options that were not given take the run's values; `verb` says what was to be done.
-SavedRun adopt_run(Options& options, const RunFolder& folder, const std::string& verb);
+
+// What such a command begins with: the run whose values the options have taken that were not given,
+// nothing where there is a model.path; and the base, checked to be the run's.
+struct OpenedRun {
+    std::optional<SavedRun> saved;
+    ModelSetup setup;
+};
+// Collective; `verb` says what was to be done.
+OpenedRun open_run(Options& options, const RunFolder& folder, const std::string& verb);
 
 // Collective: an Error when the run was started from another base.
 void check_base(const SavedRun& saved, std::uint64_t fingerprint, const BaseWeights& base,
