@@ -20,12 +20,15 @@ Environment::Environment() {
     // Only the main thread calls MPI; OpenMP threads never do.
     MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided);
     fault_point("mpi_up");
+    progress_.emplace();
 }
 
 Environment::~Environment() {
     fault_point("end");
     {
         const Watchdog watchdog;
+        MPI_Barrier(MPI_COMM_WORLD);  // while it can still be told who does not come
+        progress_.reset();
         MPI_Finalize();
     }
     fault_point("mpi_down");
