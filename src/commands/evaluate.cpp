@@ -46,7 +46,8 @@ int evaluate_command(Options options) {
     const auto world = Communicator<Cpu>::world();
     set_communication_timeout(options.comm.timeout);
     const RunFolder folder{options.run_directory()};
-    const auto [saved, setup] = open_run(options, folder, "evaluate");
+    const OpenedRun run = open_run(options, folder, "evaluate");
+    const ModelSetup& setup = run.setup;
     const auto data = agree([&] {
         require(!options.data.validation.empty(),
                 "evaluate needs held-out tokens: set data.validation to a tokens.h5, .bin or .npy "
@@ -55,7 +56,7 @@ int evaluate_command(Options options) {
     });
     const auto session = open_session<Cpu>(setup, static_cast<std::uint64_t>(options.run.seed));
     Index step = 0;
-    if (saved) {
+    if (run.saved) {
         Optimizer<Cpu> optimizer(session->parameters, world);
         step = load_trainables(session->parameters, optimizer, folder, world)->step;
     }

@@ -223,7 +223,7 @@ std::optional<LoadedCheckpoint> load_newest_checkpoint(const std::string& folder
     const std::vector<Index> steps = agreed_steps(folder);
     DescribedCheckpoint file;
     const auto load = [&](const std::string& path) {
-        const std::string fault = describe_or_fault(path, file);
+        std::string fault = describe_or_fault(path, file);
         if (!fault.empty()) {
             return fault;
         }

@@ -304,14 +304,12 @@ RunLog RunLog::create(const std::string& path, const Attributes& attributes,
 }
 
 RunLog RunLog::resume(const std::string& path, const Attributes& attributes,
-                      std::span<const LogQuantity> quantities, Index step, const Notify& notify,
-                      FolderLock lock) {
-    if (!lock.is_held()) {
-        lock = lock_folder_of(path);
-    }
+                      std::span<const LogQuantity> quantities, ResumePoint point,
+                      const Notify& notify) {
+    FolderLock lock = point.lock.is_held() ? std::move(point.lock) : lock_folder_of(path);
     LogContents contents = read_or_set_aside(path, notify);
     if (!contents.steps.empty()) {
-        cut(contents, step);
+        cut(contents, point.step);
     }
     contents.attributes = attributes;
     return publish(path, std::move(contents), quantities, std::move(lock));

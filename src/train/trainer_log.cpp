@@ -26,9 +26,9 @@ void Trainer<Device>::open_log() {
         set_aside_later_checkpoints(setup_.folder.checkpoints(), done_,
                                     [](const std::string& text) { warn(text); });
         const auto quantities = step_quantities();
-        log_.emplace(RunLog::resume(
-            setup_.folder.log(), setup_.attributes, quantities, done_,
-            [](const std::string& text) { warn(text); }, std::move(setup_.lock)));
+        log_.emplace(RunLog::resume(setup_.folder.log(), setup_.attributes, quantities,
+                                    {done_, std::move(setup_.lock)},
+                                    [](const std::string& text) { warn(text); }));
         evaluations_ = read_log(setup_.folder.log()).evaluations;
     });
     log_event(done_, done_ == 0 ? "started" : "resumed",

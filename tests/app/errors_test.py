@@ -5,6 +5,7 @@ Each case runs alone and on four ranks.
 
 import json
 import shutil
+import sys
 
 import h5py
 import numpy as np
@@ -13,6 +14,9 @@ import program
 from refusal import GOOD, LENGTH, RefusalTest
 
 import cases  # of tests/oracle, which program puts on the path
+
+sys.path.insert(0, str(program.ROOT / "tests" / "fuzz"))
+import seeds  # noqa: E402
 
 class CommandLine(RefusalTest):
     def test_words(self):
@@ -321,7 +325,9 @@ class OtherCommands(RefusalTest):
         refuse("no tokenizer: give prepare.tokenizer", tokenizer=None)
         refuse("none.txt", input=self.folder / "none.txt")
         refuse("none.model", tokenizer=self.folder / "none.model")
-        for name, content in (("noise.model", b"\x93\x07" * 500), ("empty.model", b""), ("tokenizer.json", b"{}")):
+        hollow = seeds.sentencepiece(seeds.UNIGRAM, ["", "a"], False)  # SentencePiece throws
+        for name, content in (("noise.model", b"\x93\x07" * 500), ("empty.model", b""), ("tokenizer.json", b"{}"),
+                              ("hollow.model", hollow)):
             (self.folder / name).write_bytes(content)
             refuse(f"{name} is not a SentencePiece model, or damaged", tokenizer=self.folder / name)
         latin = self.folder / "latin.txt"
