@@ -11,6 +11,7 @@
 #include <mpi.h>
 
 #include "comm/environment.hpp"
+#include "comm/shared_progress.hpp"
 #include "comm/watchdog.hpp"
 #include "core/error.hpp"
 #include "core/progress_point.hpp"
@@ -62,8 +63,18 @@ void check(int code, const char* call) {
            std::string(call) + " failed with MPI error " + std::to_string(code));
 }
 
+// For its life the others see that this rank waits.
+class WaitScope {
+public:
+    WaitScope() { progress_point().is_waiting = true; }
+    ~WaitScope() { progress_point().is_waiting = false; }
+    WaitScope(const WaitScope&) = delete;
+    WaitScope& operator=(const WaitScope&) = delete;
+};
+
 // Waits by polling: a rank that waits gives its core to those that compute, a hang gets a name.
 void wait_for(MPI_Request& request) {
+    const WaitScope waiting;
     const auto start = Clock::now();
     for (int polls = 0;; ++polls) {
         int is_done = 0;
@@ -76,7 +87,9 @@ void wait_for(MPI_Request& request) {
             continue;
         }
         const std::chrono::duration<double> waited = Clock::now() - start;
-        ensure(waited.count() < timeout_seconds, timeout_message());
+        if (waited.count() >= timeout_seconds) {
+            throw Error(timeout_message() + who_keeps_us_waiting(), ExitCode::failure);
+        }
         std::this_thread::sleep_for(std::chrono::microseconds(waited.count() < 0.01 ? 20 : 200));
     }
 }
@@ -116,7 +129,7 @@ double communication_timeout() { return timeout_seconds; }
 
 std::string timeout_message() {
     return "no answer from other ranks for " + format_seconds(timeout_seconds) +
-           " (comm.timeout), in " + progress_point().text() + "; a rank has died or hangs";
+           " (comm.timeout), in " + progress_point().text() + "; ";
 }
 
 struct Request::State {

@@ -14,7 +14,7 @@ namespace longlora {
 // and layer (comm.timeout). Applies to every wait of this process.
 void set_communication_timeout(double seconds);
 double communication_timeout();
-std::string timeout_message();  // says where this rank is (core/progress_point.hpp)
+std::string timeout_message();  // says where this rank is (core/progress_point.hpp); ends in "; "
 
 // A message under way. Waiting for it yields the processor, so that ranks may outnumber cores.
 class Request {

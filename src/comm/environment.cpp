@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <csignal>
 #include <cstdlib>
 
 #include <mpi.h>
@@ -13,16 +14,21 @@
 namespace longlora {
 
 Environment::Environment() {
+    // A write beyond the limit on file sizes fails and says so; the signal would just end the process.
+    std::signal(SIGXFSZ, SIG_IGN);
     int provided = 0;
     // Only the main thread calls MPI; OpenMP threads never do.
     MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided);
     fault_point("mpi_up");
+    progress_.emplace();
 }
 
 Environment::~Environment() {
     fault_point("end");
     {
         const Watchdog watchdog;
+        MPI_Barrier(MPI_COMM_WORLD);  // while it can still be told who does not come
+        progress_.reset();
         MPI_Finalize();
     }
     fault_point("mpi_down");

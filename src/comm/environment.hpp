@@ -1,6 +1,9 @@
 #pragma once
 
+#include <optional>
 #include <string>
+
+#include "comm/shared_progress.hpp"
 
 namespace longlora {
 
@@ -11,6 +14,9 @@ public:
     ~Environment();
     Environment(const Environment&) = delete;
     Environment& operator=(const Environment&) = delete;
+
+private:
+    std::optional<SharedProgress> progress_;
 };
 
 int world_rank();

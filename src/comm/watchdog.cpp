@@ -7,12 +7,13 @@
 
 #include "comm/communicator.hpp"
 #include "comm/environment.hpp"
+#include "comm/shared_progress.hpp"
 #include "core/error.hpp"
 #include "core/terminal.hpp"
 
 namespace longlora {
 
-// The message is made here: MPI and the progress point belong to the main thread.
+// The message begins here: MPI and the progress point belong to the main thread.
 Watchdog::Watchdog()
     : thread_([this, seconds = communication_timeout(), message = rank_name() + timeout_message()] {
           watch(seconds, message);
@@ -32,7 +33,7 @@ void Watchdog::watch(double seconds, const std::string& message) {
     const std::chrono::duration<double> limit(
         std::min(seconds, 1e9));  // steady_clock counts in int64
     if (!ended_.wait_for(lock, limit, [this] { return has_ended_; })) {
-        complain(message);
+        complain(message + who_keeps_us_waiting());
         // Not MPI_Abort: the main thread is inside MPI. Not exit: destructors would wait as well.
         _exit(static_cast<int>(ExitCode::failure));
     }

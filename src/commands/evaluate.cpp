@@ -1,5 +1,4 @@
 #include <filesystem>
-#include <optional>
 
 #include "comm/agree.hpp"
 #include "comm/environment.hpp"
@@ -10,7 +9,6 @@
 #include "core/text.hpp"
 #include "evaluate/logits.hpp"
 #include "io/run_log.hpp"
-#include "options/validate.hpp"
 #include "train/perplexity_task.hpp"
 #include "train/resume.hpp"
 
@@ -48,35 +46,28 @@ int evaluate_command(Options options) {
     const auto world = Communicator<Cpu>::world();
     set_communication_timeout(options.comm.timeout);
     const RunFolder folder{options.run_directory()};
-    std::optional<SavedRun> saved;
-    if (uses_run(options)) {
-        saved = adopt_run(options, folder, "evaluate");
-    }
-    agree([&] { validate(options, world.size()); });
-    const ModelSetup setup = set_up_model(options);
-    if (saved) {
-        check_base(*saved, agree([&] { return setup.base.fingerprint(); }), setup.base, folder);
-    }
+    const OpenedRun run = open_run(options, folder, "evaluate");
+    const ModelSetup& setup = run.setup;
     const auto data = agree([&] {
         require(!options.data.validation.empty(),
                 "evaluate needs held-out tokens: set data.validation to a tokens.h5, .bin or .npy "
                 "file");
         return TokenStream(options.data.validation, setup.config.vocabulary);
     });
-    Session<Cpu> session(setup, static_cast<std::uint64_t>(options.run.seed));
+    const auto session = open_session<Cpu>(setup, static_cast<std::uint64_t>(options.run.seed));
     Index step = 0;
-    if (uses_run(options)) {
-        Optimizer<Cpu> optimizer(session.parameters, world);
-        step = load_trainables(session.parameters, optimizer, folder, world)->step;
+    if (run.saved) {
+        Optimizer<Cpu> optimizer(session->parameters, world);
+        step = load_trainables(session->parameters, optimizer, folder, world)->step;
     }
     const Stream<Cpu> stream(options.parallel.threads > 0
                                  ? static_cast<int>(options.parallel.threads)
                                  : threads_per_rank(world));
     PerplexityEvaluator<Cpu> evaluator(setup.config, setup.tune);
-    const auto results = evaluator.run(session.model, data, perplexity_task(options), stream);
+    const auto results = evaluator.run(session->model, data, perplexity_task(options), stream);
     if (!options.evaluate.dump_logits.empty()) {
         dump_logits({options.evaluate.dump_logits, options.evaluation_contexts().front()},
-                    session.model, setup.tune, data, stream);
+                    session->model, setup.tune, data, stream);
     }
     std::vector<EvaluationRow> rows;
     for (const Perplexity& result : results) {

@@ -124,16 +124,9 @@ int export_command(Options options, bool is_dry_run) {
     set_communication_timeout(std::numeric_limits<double>::infinity());
     const RunFolder folder{options.run_directory()};
     agree([&] { validate_export(options); });
-    std::optional<SavedRun> saved;
-    if (uses_run(options)) {
-        saved = adopt_run(options, folder, "export");
-    }
-    agree([&] { validate(options, world.size()); });
-    const ModelSetup setup = set_up_model(options);
-    if (saved) {
-        check_base(*saved, agree([&] { return setup.base.fingerprint(); }), setup.base, folder);
-    }
-    const auto checkpoint = open_checkpoint(setup, folder, saved.has_value());
+    const OpenedRun run = open_run(options, folder, "export");
+    const ModelSetup& setup = run.setup;
+    const auto checkpoint = open_checkpoint(setup, folder, run.saved.has_value());
     const TrainedWeights weights(setup.base, setup.tune, checkpoint ? &*checkpoint : nullptr);
     LlamaConfig config = setup.config;
     config.max_positions = new_context(options, setup);

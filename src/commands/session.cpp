@@ -6,6 +6,7 @@
 #include "core/error.hpp"
 #include "core/terminal.hpp"
 #include "core/text.hpp"
+#include "options/validate.hpp"
 
 namespace longlora {
 namespace {
@@ -78,10 +79,7 @@ LlamaConfig with_rope(LlamaConfig config, Options& options) {
     return config;
 }
 
-}  // namespace
-
-bool uses_run(const Options& options) { return !options.is_given("model.path"); }
-
+// Options that were not given take the run's values.
 SavedRun adopt_run(Options& options, const RunFolder& folder, const std::string& verb) {
     return agree([&] {
         auto saved = find_saved_run(folder, [](const std::string& text) {
@@ -97,6 +95,10 @@ SavedRun adopt_run(Options& options, const RunFolder& folder, const std::string&
         return *std::move(saved);
     });
 }
+
+}  // namespace
+
+bool uses_run(const Options& options) { return !options.is_given("model.path"); }
 
 void check_base(const SavedRun& saved, std::uint64_t fingerprint, const BaseWeights& base,
                 const RunFolder& folder) {
@@ -126,6 +128,19 @@ ModelSetup set_up_model(Options& options) {
         const LlamaConfig config = with_rope(base.config(), options);
         return ModelSetup{std::move(base), tune, config};
     });
+}
+
+OpenedRun open_run(Options& options, const RunFolder& folder, const std::string& verb) {
+    std::optional<SavedRun> saved;
+    if (uses_run(options)) {
+        saved = adopt_run(options, folder, verb);
+    }
+    agree([&] { validate(options, world_size()); });
+    ModelSetup setup = set_up_model(options);
+    if (saved) {
+        check_base(*saved, agree([&] { return setup.base.fingerprint(); }), setup.base, folder);
+    }
+    return {std::move(saved), std::move(setup)};
 }
 
 }  // namespace longlora

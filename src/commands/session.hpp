@@ -1,5 +1,11 @@
 #pragma once
 
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "comm/agree.hpp"
 #include "io/adapter.hpp"
 #include "model/base_weights.hpp"
 #include "model/llama.hpp"
@@ -24,8 +30,15 @@ ModelSetup set_up_model(Options& options);
 // With model.path a command works on a model as it is, else on the newest checkpoint of run.directory,
 // whose options name the base and the physics.
 bool uses_run(const Options& options);
-// Collective. Options that were not given take the run's values; `verb` says what was to be done.
-SavedRun adopt_run(Options& options, const RunFolder& folder, const std::string& verb);
+
+// What such a command begins with: the run whose values the options have taken that were not given,
+// nothing where there is a model.path; and the base, checked to be the run's.
+struct OpenedRun {
+    std::optional<SavedRun> saved;
+    ModelSetup setup;
+};
+// Collective; `verb` says what was to be done.
+OpenedRun open_run(Options& options, const RunFolder& folder, const std::string& verb);
 
 // Collective: an Error when the run was started from another base.
 void check_base(const SavedRun& saved, std::uint64_t fingerprint, const BaseWeights& base,
@@ -47,5 +60,11 @@ struct Session {
     WeightStore<Device> store;
     Llama<Device> model;
 };
+
+// Collective: a weight that cannot be read is told once, by all.
+template <class Device>
+std::unique_ptr<Session<Device>> open_session(const ModelSetup& setup, std::uint64_t seed) {
+    return agree([&] { return std::make_unique<Session<Device>>(setup, seed); });
+}
 
 }  // namespace longlora

@@ -9,6 +9,7 @@
 #include "core/terminal.hpp"
 #include "core/text.hpp"
 #include "options/validate.hpp"
+#include "train/perplexity_task.hpp"
 #include "train/stop_signal.hpp"
 #include "train/trainer.hpp"
 
@@ -98,14 +99,26 @@ Attributes run_attributes(const Options& options, const RunPlan& plan, std::uint
 // Rows to train on and tokens to score: asked before anything is built, and by a dry run.
 void check_data(const Options& options, Index vocabulary) {
     const TokenStream data(options.data.train, vocabulary);
-    require(stream_rows(data.size(), options.sequence.length) > 0,
-            options.data.train + " holds " + std::to_string(data.size()) +
-                " tokens, fewer than one row of sequence.length + 1 = " +
-                std::to_string(options.sequence.length + 1) +
-                "; use more text or a shorter sequence.length");
+    const Index N = options.sequence.length;
+    const Index rows = stream_rows(data.size(), N);
+    require(rows > 0, options.data.train + " holds " + std::to_string(data.size()) +
+                          " tokens, fewer than one row of sequence.length + 1 = " +
+                          std::to_string(N + 1) + "; use more text or a shorter sequence.length");
+    Index row = 0;
+    while (row < rows && data.count_labels(row_labels(row, N)) == 0) {
+        ++row;
+    }
+    require(row < rows, options.data.train +
+                            " has nothing to learn: in each row of sequence.length + 1 tokens all "
+                            "labels belong to prompts; give documents with longer completions");
     if (!options.data.validation.empty()) {
-        scored_labels({options.evaluation_contexts(), 0, 0},
-                      TokenStream(options.data.validation, vocabulary));
+        const TokenStream validation(options.data.validation, vocabulary);
+        scored_labels(perplexity_task(options), validation);
+        const std::string digest = validation.tokenizer_digest();
+        require(
+            digest.empty() || data.tokenizer_digest().empty() || digest == data.tokenizer_digest(),
+            options.data.train + " and " + options.data.validation +
+                " were made with different tokenizers; prepare both with that of the model");
     }
 }
 
@@ -149,6 +162,8 @@ int train_command(Options options, bool is_dry_run) {
     const bool is_root = world.rank() == 0;
     set_communication_timeout(options.comm.timeout);
     const RunFolder folder{options.run_directory()};
+    FolderLock lock =
+        agree([&] { return is_root && !is_dry_run ? lock_run(folder) : FolderLock(); });
     const auto saved = settle_resume(options, folder);
     const auto warnings = agree([&] {
         require(
@@ -183,11 +198,11 @@ int train_command(Options options, bool is_dry_run) {
         announce(plan, options, setup, world.size());
     }
     Mesh<Cpu> mesh(static_cast<int>(plan.layout.ranks));
-    Session<Cpu> session(setup, static_cast<std::uint64_t>(options.run.seed));
+    const auto session = open_session<Cpu>(setup, static_cast<std::uint64_t>(options.run.seed));
     const Attributes attributes = run_attributes(options, plan, fingerprint, world);
-    Trainer<Cpu> trainer(
-        {options, setup.tune, setup.base.config(), setup.config, plan, folder, attributes, threads},
-        mesh, session.parameters, session.store);
+    Trainer<Cpu> trainer({options, setup.tune, setup.base.config(), setup.config, plan, folder,
+                          attributes, threads, std::move(lock)},
+                         mesh, session->parameters, session->store);
     if (saved) {
         const Index step = trainer.resume();
         if (is_root) {

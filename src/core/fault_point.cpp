@@ -100,7 +100,8 @@ void fault_point(const char* name) {
 // In the place of the C library's for the whole process, HDF5 and MPI-IO included.
 extern "C" ssize_t pwrite(int file, const void* data, std::size_t size, off_t offset) {
     using longlora::faults;
-    const bool is_saving = longlora::progress_point().phase == std::string_view("checkpoint");
+    const bool is_saving =
+        std::string_view(longlora::progress_point().phase.data()) == "checkpoint";
     if (faults().is_due(is_saving ? "checkpoint_write" : "log_write")) {
         syscall(SYS_pwrite64, file, data, longlora::torn_size(size, offset), offset);
         faults().strike();

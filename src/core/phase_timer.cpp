@@ -25,7 +25,7 @@ void PhaseTimer::enter(Phase phase) {
         std::chrono::duration<double>(now - since_).count();
     since_ = now;
     current_ = phase;
-    progress_point().phase = phase_name(phase);
+    progress_point().set_phase(phase_name(phase));
     fault_point(phase_name(phase));
 }
 

@@ -1,9 +1,24 @@
 #include "core/progress_point.hpp"
 
+#include <cstring>
+
 namespace longlora {
+namespace {
+
+ProgressPoint& at_first() {
+    static ProgressPoint point;
+    return point;
+}
+
+ProgressPoint*& place() {
+    static ProgressPoint* place = &at_first();
+    return place;
+}
+
+}  // namespace
 
 std::string ProgressPoint::text() const {
-    std::string where = std::string("phase ") + phase + ", step " + std::to_string(step);
+    std::string where = std::string("phase ") + phase.data() + ", step " + std::to_string(step);
     if (chunk >= 0) {
         where += ", chunk " + std::to_string(chunk);
     }
@@ -13,9 +28,16 @@ std::string ProgressPoint::text() const {
     return where;
 }
 
-ProgressPoint& progress_point() {
-    static ProgressPoint point;
-    return point;
+void ProgressPoint::set_phase(const char* name) {
+    std::strncpy(phase.data(), name, phase.size() - 1);
+}
+
+ProgressPoint& progress_point() { return *place(); }
+
+void set_progress_point(ProgressPoint* wanted) {
+    const ProgressPoint content = progress_point();
+    place() = wanted != nullptr ? wanted : &at_first();
+    progress_point() = content;
 }
 
 }  // namespace longlora

@@ -8,6 +8,8 @@ Index stream_rows(Index tokens, Index N) { return tokens / (N + 1); }
 
 Range row_tokens(Index row, Index N) { return {row * (N + 1), (row + 1) * (N + 1)}; }
 
+Range row_labels(Index row, Index N) { return {row * (N + 1) + 1, (row + 1) * (N + 1)}; }
+
 Index RowOrder::row_of(Index step, Index position) const {
     const Index drawn = step * batch + position;  // rows drawn before this one
     const Index epoch = drawn / rows;

@@ -12,6 +12,7 @@ namespace longlora {
 // is left out.
 Index stream_rows(Index tokens, Index N);
 Range row_tokens(Index row, Index N);
+Range row_labels(Index row, Index N);  // all but the first
 
 // The row at `position` of the batch of `step` (both 0-based). An epoch shows each row once, in an
 // order of its own; a batch may reach across epochs.

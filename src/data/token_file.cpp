@@ -126,6 +126,8 @@ TokenFile& TokenFile::operator=(TokenFile&& other) noexcept = default;
 
 void TokenFile::open_hdf5() {
     const Hdf5File file = Hdf5File::open(path_);
+    require(file.contains("/tokens"),
+            path_ + " has no dataset /tokens; give a file that the command prepare has written");
     Hdf5Dataset dataset = file.dataset("/tokens");
     const Hdf5Type type = dataset.type();
     require(dataset.shape().size() == 1 && (type == Hdf5Type::uint16 || type == Hdf5Type::uint32),
@@ -134,6 +136,10 @@ void TokenFile::open_hdf5() {
     prompts_ = read_prompts(file, size_);
     info_ = {text_or_empty(file, "tokenizer"), text_or_empty(file, "tokenizer_digest"),
              number_or_zero(file, "vocabulary_size"), !prompts_.empty()};
+    require(info_.vocabulary <= vocabulary_,
+            path_ + " was made with a tokenizer of " + std::to_string(info_.vocabulary) +
+                " entries (" + info_.tokenizer + "), but the model's vocabulary has " +
+                std::to_string(vocabulary_) + "; prepare it with the tokenizer of the model");
     source_ = std::make_unique<Source>(Source{StoredTokens{std::move(dataset)}, type});
 }
 
@@ -148,10 +154,10 @@ void TokenFile::open_flat(MappedFile file) {
     const bool is_narrow = vocabulary_ <= largest_16_bit_vocabulary;
     const std::size_t width = is_narrow ? sizeof(std::uint16_t) : sizeof(std::uint32_t);
     const std::size_t bytes = file.bytes().size();
-    require(bytes % width == 0, path_ + " has " + std::to_string(bytes) +
-                                    " bytes, which is no multiple of " + std::to_string(width) +
-                                    ": with a vocabulary of " + std::to_string(vocabulary_) +
-                                    " a .bin file holds uint" + std::to_string(8 * width));
+    require(bytes % width == 0,
+            path_ + " has " + std::to_string(bytes) + " bytes, which is no multiple of " +
+                std::to_string(width) + ": with a vocabulary of " + std::to_string(vocabulary_) +
+                " a .bin file holds uint" + std::to_string(8 * width) + "; write it anew");
     size_ = static_cast<Index>(bytes / width);
     const Hdf5Type type = is_narrow ? Hdf5Type::uint16 : Hdf5Type::uint32;
     source_ = std::make_unique<Source>(Source{MappedTokens{std::move(file), 0, type}, type});
@@ -191,15 +197,28 @@ void TokenFile::check(Index begin, std::span<const std::int32_t> tokens) const {
                        " entries; the file was made with another tokenizer");
 }
 
-void TokenFile::read_labels(Range range, std::span<std::int32_t> labels) const {
-    read(range, labels);
+template <class Visit>
+void TokenFile::each_prompt(Range range, const Visit& visit) const {
     auto prompt = std::upper_bound(prompts_.begin(), prompts_.end(), range.begin,
                                    [](Index at, Range candidate) { return at < candidate.end; });
     for (; prompt != prompts_.end() && prompt->begin < range.end; ++prompt) {
         const Index begin = std::max(prompt->begin, range.begin) - range.begin;
         const Index end = std::min(prompt->end, range.end) - range.begin;
-        std::fill(labels.begin() + begin, labels.begin() + std::max(begin, end), ignored_label);
+        visit(Range{begin, std::max(begin, end)});
     }
+}
+
+void TokenFile::read_labels(Range range, std::span<std::int32_t> labels) const {
+    read(range, labels);
+    each_prompt(range, [&](Range prompt) {
+        std::fill(labels.begin() + prompt.begin, labels.begin() + prompt.end, ignored_label);
+    });
+}
+
+Index TokenFile::count_labels(Range range) const {
+    Index count = range.size();
+    each_prompt(range, [&](Range prompt) { count -= prompt.size(); });
+    return count;
 }
 
 }  // namespace longlora

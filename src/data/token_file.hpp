@@ -38,6 +38,7 @@ public:
     // Both check each token against the vocabulary.
     void read(Range range, std::span<std::int32_t> tokens) const;
     void read_labels(Range range, std::span<std::int32_t> labels) const;  // prompts ignored
+    Index count_labels(Range range) const;  // those that are not ignored
 
 private:
     struct Source;  // HDF5 or a mapped file
@@ -45,6 +46,9 @@ private:
     void open_npy(MappedFile file);
     void open_flat(MappedFile file);
     void check(Index begin, std::span<const std::int32_t> tokens) const;
+    // Calls visit(part) for what of each prompt lies in `range`, counted from its begin.
+    template <class Visit>
+    void each_prompt(Range range, const Visit& visit) const;
 
     std::string path_;
     Index vocabulary_;

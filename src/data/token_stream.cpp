@@ -23,11 +23,6 @@ Index TokenStream::size() const {
     return std::visit([](const auto& source) { return source.size(); }, source_);
 }
 
-bool TokenStream::has_prompts() const {
-    const auto* file = std::get_if<TokenFile>(&source_);
-    return file != nullptr && file->info().has_prompts;
-}
-
 void TokenStream::read(Range range, std::span<std::int32_t> tokens) const {
     std::visit([&](const auto& source) { source.read(range, tokens); }, source_);
 }
@@ -38,6 +33,11 @@ void TokenStream::read_labels(Range range, std::span<std::int32_t> labels) const
     } else {
         read(range, labels);
     }
+}
+
+Index TokenStream::count_labels(Range range) const {
+    const auto* file = std::get_if<TokenFile>(&source_);
+    return file != nullptr ? file->count_labels(range) : range.size();
 }
 
 std::string TokenStream::tokenizer_digest() const {

@@ -17,9 +17,9 @@ public:
 
     const std::string& name() const { return name_; }
     Index size() const;
-    bool has_prompts() const;
     void read(Range range, std::span<std::int32_t> tokens) const;
     void read_labels(Range range, std::span<std::int32_t> labels) const;  // -100 inside prompts
+    Index count_labels(Range range) const;                                // outside of them
     std::string tokenizer_digest() const;                                 // empty where unknown
 
 private:

@@ -1,5 +1,6 @@
 #include "data/tokenizer.hpp"
 
+#include <exception>
 #include <optional>
 #include <utility>
 
@@ -20,6 +21,17 @@ constexpr Index byte_vocabulary = 258;
 
 // A space grows to three bytes inside SentencePiece, and lengths there are int.
 constexpr std::size_t longest_text = 512ULL << 20U;
+
+// SentencePiece returns a status, but what it is built of throws on a damaged model.
+template <class Call>
+std::string fault_of(const Call& call) {
+    try {
+        const sentencepiece::util::Status status = call();
+        return status.ok() ? "" : status.ToString();
+    } catch (const std::exception& fault) {
+        return fault.what();
+    }
+}
 
 }  // namespace
 
@@ -52,10 +64,11 @@ Tokenizer Tokenizer::sentencepiece(std::string_view bytes, const std::string& na
     auto model = std::make_unique<Model>();
     model->name = name;
     model->digest = digest_of(bytes);
-    const auto status =
-        model->pieces.emplace().LoadFromSerializedProto({bytes.data(), bytes.size()});
-    require(!bytes.empty() && status.ok(),
-            name + " is not a SentencePiece model, or damaged (" + status.ToString() +
+    const std::string fault = fault_of([&] {
+        return model->pieces.emplace().LoadFromSerializedProto({bytes.data(), bytes.size()});
+    });
+    require(!bytes.empty() && fault.empty(),
+            name + " is not a SentencePiece model, or damaged (" + fault +
                 "); give the tokenizer.model that came with the base model");
     return Tokenizer(std::move(model));
 }
@@ -77,8 +90,11 @@ std::vector<std::int32_t> Tokenizer::encode(std::string_view text) const {
             "a document of " + format_bytes(static_cast<double>(text.size())) +
                 " is too long for SentencePiece, which takes " +
                 format_bytes(static_cast<double>(longest_text)) + "; split it into several");
-    const auto status = model_->pieces->Encode({text.data(), text.size()}, &ids);
-    ensure(status.ok(), model_->name + " cannot encode a text: " + status.ToString());
+    const std::string fault = fault_of([&] {
+        return model_->pieces->Encode({text.data(), text.size()}, &ids);
+    });
+    require(fault.empty(), model_->name + " cannot encode a text: " + fault +
+                               "; give the tokenizer.model that came with the base model");
     return ids;
 }
 
@@ -97,8 +113,10 @@ std::string Tokenizer::decode(std::span<const std::int32_t> ids) const {
         }
         return text;
     }
-    const auto status = model_->pieces->Decode(std::vector<int>(ids.begin(), ids.end()), &text);
-    ensure(status.ok(), model_->name + " cannot decode token ids: " + status.ToString());
+    const std::vector<int> pieces(ids.begin(), ids.end());
+    const std::string fault = fault_of([&] { return model_->pieces->Decode(pieces, &text); });
+    require(fault.empty(), model_->name + " cannot decode token ids: " + fault +
+                               "; give the tokenizer.model that came with the base model");
     return text;
 }
 

@@ -64,7 +64,13 @@ Index scored_labels(const PerplexityTask& task, const TokenStream& stream) {
                                    " tokens, fewer than the longest of evaluate.contexts (" +
                                    std::to_string(longest) +
                                    ") and one label more; use a longer text or shorter contexts");
-    return std::max(longest, task.tokens > 0 ? std::min(task.tokens, labels) : labels);
+    const Index scored =
+        std::max(longest, task.tokens > 0 ? std::min(task.tokens, labels) : labels);
+    require(stream.count_labels({1, 1 + scored}) > 0,
+            stream.name() + " has nothing to score: its first " + std::to_string(scored) +
+                " labels all belong to prompts; raise evaluate.tokens, or give documents with "
+                "longer completions");
+    return scored;
 }
 
 template <class Device>

@@ -120,20 +120,28 @@ std::vector<Index> agreed_steps(const std::string& folder) {
     return steps;
 }
 
-// Runs `read`; on an Error that all ranks share, tells of it and returns false.
-bool is_intact(const Notify& notify, const std::function<void()>& read) {
+// Collective: what is wrong with the file that `read` reads, or "". For errors that all ranks share.
+std::string fault_of(const std::function<void()>& read) {
     try {
         read();
-        return true;
+        return "";
     } catch (const Error& error) {
         if (!error.seen_by_all()) {
             throw;
         }
-        if (world_rank() == 0) {
-            notify(std::string(error.what()) + "; trying the checkpoint before it");
-        }
-        return false;
+        return error.what();
     }
+}
+
+// Collective: describes the file, and says what is wrong with it.
+std::string describe_or_fault(const std::string& path, DescribedCheckpoint& file) {
+    const auto look = [&] { file = describe_with_digests(path); };
+    return fault_of([&] { together(SharedWork::independent, look); });
+}
+
+// Rank 0 speaks for all.
+Notify of_root(const Notify& notify) {
+    return world_rank() == 0 ? notify : [](const std::string&) {};
 }
 
 }  // namespace
@@ -191,17 +199,20 @@ CheckpointDescription describe_checkpoint(const std::string& path) {
 
 bool is_intact_checkpoint(const std::string& path, const Notify& notify) {
     DescribedCheckpoint file;
-    const auto look = [&] { file = describe_with_digests(path); };
-    if (!is_intact(notify, [&] { together(SharedWork::independent, look); })) {
-        return false;
+    std::string fault = describe_or_fault(path, file);
+    if (fault.empty()) {
+        const std::vector<CheckpointTensor>& tensors = file.content.tensors;
+        const Range mine = equal_pieces(total_size(tensors), world_size(),
+                                        1)[static_cast<std::size_t>(world_rank())];
+        std::array<std::vector<float>, group_count> values;
+        values.fill(std::vector<float>(static_cast<std::size_t>(mine.size())));
+        const CheckpointPart<float> part{mine, values[0], values[1], values[2]};
+        fault = fault_of([&] { read_and_verify(path, tensors, part, file.digests); });
     }
-    const std::vector<CheckpointTensor>& tensors = file.content.tensors;
-    const Range mine =
-        equal_pieces(total_size(tensors), world_size(), 1)[static_cast<std::size_t>(world_rank())];
-    std::array<std::vector<float>, group_count> values;
-    values.fill(std::vector<float>(static_cast<std::size_t>(mine.size())));
-    const CheckpointPart<float> part{mine, values[0], values[1], values[2]};
-    return is_intact(notify, [&] { read_and_verify(path, tensors, part, file.digests); });
+    if (!fault.empty()) {
+        of_root(notify)(fault + passed_over);
+    }
+    return fault.empty();
 }
 
 std::optional<LoadedCheckpoint> load_newest_checkpoint(const std::string& folder,
@@ -210,18 +221,19 @@ std::optional<LoadedCheckpoint> load_newest_checkpoint(const std::string& folder
                                                        const Notify& notify) {
     check_parts(tensors, as_source(mine));
     const std::vector<Index> steps = agreed_steps(folder);
-    for (const Index step : steps) {
-        const std::string path = checkpoint_path(folder, step);
-        DescribedCheckpoint file;
-        const auto look = [&] { file = describe_with_digests(path); };
-        if (!is_intact(notify, [&] { together(SharedWork::independent, look); })) {
-            continue;
+    DescribedCheckpoint file;
+    const auto load = [&](const std::string& path) {
+        std::string fault = describe_or_fault(path, file);
+        if (!fault.empty()) {
+            return fault;
         }
         Digests digests;
         together(SharedWork::independent, [&] { digests = match_tensors(path, file, tensors); });
-        if (is_intact(notify, [&] { read_and_verify(path, tensors, mine, digests); })) {
-            return LoadedCheckpoint{path, step, file.content.attributes};
-        }
+        return fault_of([&] { read_and_verify(path, tensors, mine, digests); });
+    };
+    const auto step = newest_intact(folder, steps, of_root(notify), load);
+    if (step) {
+        return LoadedCheckpoint{checkpoint_path(folder, *step), *step, file.content.attributes};
     }
     if (!steps.empty()) {
         throw Error::of_all_ranks(

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -14,6 +15,7 @@ namespace longlora {
 constexpr Index checkpoint_chunk = 262144;  // elements, 1 MiB
 constexpr auto digest_name = "digest";
 constexpr auto attributes_digest_name = "attributes_digest";
+constexpr auto passed_over = "; trying the checkpoint before it";
 constexpr std::size_t group_count = 3;
 const std::array<std::string, group_count> checkpoint_groups{"/trainable", "/moments/first",
                                                              "/moments/second"};
@@ -55,6 +57,21 @@ DescribedCheckpoint describe_with_digests(const std::string& path);
 Digests match_tensors(const std::string& path, const DescribedCheckpoint& file,
                       std::span<const CheckpointTensor> tensors);
 std::string damaged_file(const std::string& path);  // how a message about it starts
+
+// The newest of `steps`, which begin with it, whose file is intact: fault(path) is empty. `notify` hears
+// why each of those before was passed over.
+template <class Fault>
+std::optional<Index> newest_intact(const std::string& folder, std::span<const Index> steps,
+                                   const Notify& notify, const Fault& fault) {
+    for (const Index step : steps) {
+        const std::string why = fault(checkpoint_path(folder, step));
+        if (why.empty()) {
+            return step;
+        }
+        notify(why + passed_over);
+    }
+    return std::nullopt;
+}
 
 // Collective. Of the whole tensors, from the parts that the ranks hold.
 Digests digest_tensors(std::span<const CheckpointTensor> tensors,

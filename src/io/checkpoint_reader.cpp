@@ -65,16 +65,12 @@ void CheckpointReader::check(const std::string& tensor, std::uint64_t found) con
 std::string newest_intact_checkpoint(const std::string& folder,
                                      std::span<const CheckpointTensor> tensors,
                                      const Notify& notify) {
-    for (const Index step : checkpoint_steps(folder)) {
-        std::string path = checkpoint_path(folder, step);
-        const std::string fault = damage(path);
-        if (fault.empty()) {
-            const CheckpointReader fits(path, tensors);
-            return path;
-        }
-        notify(fault + "; trying the checkpoint before it");
-    }
-    throw Error("no checkpoint in " + folder + " is intact", ExitCode::bad_input);
+    const auto step = newest_intact(folder, checkpoint_steps(folder), notify, damage);
+    require(step.has_value(),
+            "no checkpoint in " + folder + " is intact; choose another run.directory");
+    std::string path = checkpoint_path(folder, *step);
+    const CheckpointReader fits(path, tensors);
+    return path;
 }
 
 }  // namespace longlora

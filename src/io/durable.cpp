@@ -2,13 +2,14 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <system_error>
@@ -16,12 +17,13 @@
 
 #include "core/error.hpp"
 #include "core/fault_point.hpp"
+#include "core/system_reason.hpp"
 #include "core/text.hpp"
 
 namespace longlora {
 namespace {
 
-std::string reason() { return std::strerror(errno); }
+std::string reason() { return system_reason(errno); }
 
 // Some file systems cannot sync a folder; then the server keeps its names safe.
 void sync(const std::string& path, int flags, bool is_folder) {
@@ -46,8 +48,12 @@ void sync_folder(const std::string& path) {
 void reserve_space(const std::string& path, Index bytes) {
     const int descriptor = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     ensure(descriptor >= 0, "cannot create " + path + ": " + reason());
+    struct rlimit limit {};
+    const bool is_beyond_limit =
+        getrlimit(RLIMIT_FSIZE, &limit) == 0 && static_cast<rlim_t>(bytes) > limit.rlim_cur;
     // The file keeps its length; publish() frees blocks that it does not come to use.
-    const int error = fallocate(descriptor, FALLOC_FL_KEEP_SIZE, 0, bytes) == 0 ? 0 : errno;
+    const bool is_reserved = fallocate(descriptor, FALLOC_FL_KEEP_SIZE, 0, bytes) == 0;
+    const int error = is_beyond_limit ? EFBIG : is_reserved ? 0 : errno;
     struct statvfs disk {};
     const bool is_known = fstatvfs(descriptor, &disk) == 0;
     close(descriptor);
@@ -57,8 +63,12 @@ void reserve_space(const std::string& path, Index bytes) {
         error == 0 || (is_unsupported && (!is_known || free >= static_cast<double>(bytes)));
     ensure(fits, "cannot write " + path + ", which needs " +
                      format_bytes(static_cast<double>(bytes)) + ": " +
-                     std::strerror(is_unsupported ? ENOSPC : error) +
-                     "; free some space, or lower run.keep");
+                     system_reason(is_unsupported ? ENOSPC : error));
+}
+
+UnfinishedFile::UnfinishedFile(const std::string& path) : final_path_(path), path_(path + ".tmp") {
+    require(!std::filesystem::is_directory(path),
+            path + " is a folder where a file is to be written; choose another name");
 }
 
 UnfinishedFile::~UnfinishedFile() {
@@ -83,12 +93,18 @@ void UnfinishedFile::publish() {
 void make_folders(const std::string& path) {
     std::error_code error;
     std::filesystem::create_directories(path, error);
-    require(!error, "cannot create the folder " + path + ": " + error.message());
+    require(!error, "cannot create the folder " + path + ": " + with_remedy(error.message()));
 }
 
 std::string folder_of(const std::string& path) {
     const std::string folder = std::filesystem::path(path).parent_path().string();
     return folder.empty() ? "." : folder;
+}
+
+FileIdentity identify(const std::string& path) {
+    struct stat status {};
+    return stat(path.c_str(), &status) == 0 ? FileIdentity{status.st_dev, status.st_ino}
+                                            : FileIdentity{};
 }
 
 std::string set_aside(const std::string& path) {
@@ -119,8 +135,7 @@ void write_text(const std::string& path, std::string_view text) {
     std::ofstream file(unfinished.path(), std::ios::binary | std::ios::trunc);
     file.write(text.data(), static_cast<std::streamsize>(text.size()));
     file.close();
-    ensure(!file.fail(), "cannot write " + unfinished.path() + ": " + reason() +
-                             "; check the free space and quota there");
+    ensure(!file.fail(), "cannot write " + unfinished.path() + ": " + reason());
     unfinished.publish();
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -20,6 +21,14 @@ void reserve_space(const std::string& path, Index bytes);
 void make_folders(const std::string& path);
 std::string folder_of(const std::string& path);
 
+// Tells whether a path still names the same file; two files that are not there are the same.
+struct FileIdentity {
+    std::uint64_t device = 0;
+    std::uint64_t number = 0;
+    bool operator==(const FileIdentity&) const = default;
+};
+FileIdentity identify(const std::string& path);
+
 // Renames a damaged file to the first free <path>.damaged-<n>, which is returned.
 std::string set_aside(const std::string& path);
 
@@ -29,8 +38,8 @@ std::vector<std::string> list_files(const std::string& folder);
 // A file that is written under another name and gets its own when it is complete.
 class UnfinishedFile {
 public:
-    explicit UnfinishedFile(const std::string& path) : final_path_(path), path_(path + ".tmp") {}
-    ~UnfinishedFile();  // removes what was not published
+    explicit UnfinishedFile(const std::string& path);  // an Error where a folder has the name
+    ~UnfinishedFile();                                 // removes what was not published
     UnfinishedFile(const UnfinishedFile&) = delete;
     UnfinishedFile& operator=(const UnfinishedFile&) = delete;
 
@@ -56,6 +65,8 @@ public:
     ~FolderLock();
     FolderLock(FolderLock&& other) noexcept;
     FolderLock& operator=(FolderLock&& other) noexcept;
+
+    bool is_held() const { return descriptor_ >= 0; }
 
 private:
     int descriptor_ = -1;

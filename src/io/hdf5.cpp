@@ -7,6 +7,7 @@
 #include <mpi.h>
 
 #include "core/error.hpp"
+#include "core/system_reason.hpp"
 #include "io/hdf5_handles.hpp"
 
 namespace longlora {
@@ -116,9 +117,11 @@ std::string hdf5_reason() {
     constexpr std::string_view mark = "error message = '";  // of the system, among other things
     if (const auto at = reason.find(mark); at != std::string::npos) {
         const auto begin = at + mark.size();
-        return reason.substr(begin, reason.find('\'', begin) - begin);
+        return with_remedy(reason.substr(begin, reason.find('\'', begin) - begin));
     }
-    return reason;
+    const bool is_of_mpi =
+        reason.find("write failed") != std::string::npos;  // which keeps the cause
+    return reason + (is_of_mpi ? "; check the free space and the quota there" : "");
 }
 
 hid_t hdf5_memory_type(Hdf5Type type) {
@@ -160,18 +163,24 @@ Hdf5Handle::~Hdf5Handle() {
 
 bool Hdf5Handle::close() { return id_ < 0 || H5Idec_ref(std::exchange(id_, -1)) >= 0; }
 
-Hdf5File Hdf5File::create(const std::string& path, Access access) {
+Hdf5File Hdf5File::create(const std::string& path, Access access, const std::string& name) {
     const Hdf5Handle properties = access_properties(access);
     const Hdf5Handle root = compact_properties(H5P_FILE_CREATE);
     const hid_t id = hdf5_check(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, root.id(), properties.id()),
                                 "cannot create " + path, ExitCode::failure);
-    return {Hdf5Handle(id, access), path, access};
+    return {Hdf5Handle(id, access), name.empty() ? path : name, access};
 }
 
 Hdf5File Hdf5File::open(const std::string& path, Access access) {
     const Hdf5Handle properties = access_properties(access);
-    const hid_t id = hdf5_check(H5Fopen(path.c_str(), H5F_ACC_RDONLY, properties.id()),
-                                "cannot read " + path, ExitCode::bad_input);
+    const hid_t id = H5Fopen(path.c_str(), H5F_ACC_RDONLY, properties.id());
+    if (id < 0) {
+        const std::string reason = hdf5_reason();
+        const bool has_remedy = reason.find("; ") != std::string::npos;
+        throw Error("cannot read " + path + ": " + reason +
+                        (has_remedy ? "" : "; it is damaged, or no HDF5 file: copy it again"),
+                    ExitCode::bad_input);
+    }
     return {Hdf5Handle(id, access), path, access};
 }
 

@@ -150,7 +150,9 @@ struct Hdf5Layout {
 // Latest file format: its metadata carry checksums.
 class Hdf5File : public Hdf5Object {
 public:
-    static Hdf5File create(const std::string& path, Access access = Access::serial);
+    // Messages speak of `name` where the file is to get another one.
+    static Hdf5File create(const std::string& path, Access access = Access::serial,
+                           const std::string& name = "");
     static Hdf5File open(const std::string& path, Access access = Access::serial);    // to read
     static Hdf5File extend(const std::string& path, Access access = Access::serial);  // to add to
     // To read while another process appends (single writer, multiple readers), or after it died.

@@ -58,7 +58,8 @@ Json parse_json_object(std::string_view text, const std::string& name) {
         DuplicateKeys watch(name);
         value = Json::parse(text.begin(), text.end(), std::ref(watch));
     } catch (const Json::exception& error) {
-        require(false, name + " is not valid JSON: " + cause(error));
+        require(false, name + " is not valid JSON: " + cause(error) +
+                           "; mend it there, or copy the file again");
     }
     require(value.is_object(), name + " must hold one JSON object, not " + describe(value));
     return value;

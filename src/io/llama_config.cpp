@@ -18,15 +18,16 @@ bool is_given(const Json& json, const std::string& key) {
 
 void refuse_unsupported(const Json& json, const std::string& name) {
     const std::string type = json_string(json, "model_type", name, "llama");
-    require(type == "llama",
-            name + ": \"model_type\" is \"" + type + "\", but only \"llama\" models are supported");
+    require(type == "llama", name + ": \"model_type\" is \"" + type +
+                                 "\", but only \"llama\" models are supported; choose one");
     const std::string activation = json_string(json, "hidden_act", name, "silu");
-    require(activation == "silu",
-            name + ": \"hidden_act\" is \"" + activation + "\", but only \"silu\" is supported");
+    require(activation == "silu", name + ": \"hidden_act\" is \"" + activation +
+                                      "\", but only \"silu\" is supported; choose a LLaMA model");
     for (const char* key : {"attention_bias", "mlp_bias"}) {
-        require(
-            !json_bool(json, key, name, false),
-            name + ": \"" + key + "\" is true, but linear layers with a bias are not supported");
+        require(!json_bool(json, key, name, false),
+                name + ": \"" + key +
+                    "\" is true, but linear layers with a bias are not supported; choose a model "
+                    "without");
     }
     require(
         !is_given(json, "quantization_config"),
@@ -36,7 +37,8 @@ void refuse_unsupported(const Json& json, const std::string& name) {
 }
 
 std::int64_t required_integer(const Json& json, const std::string& key, const std::string& name) {
-    require(is_given(json, key), name + ": \"" + key + "\" is missing");
+    require(is_given(json, key),
+            name + ": \"" + key + "\" is missing; take the config.json that came with the weights");
     return json_integer(json, key, name, 0);
 }
 
@@ -74,9 +76,9 @@ RopeScaling parse_scaling(const Json& json, const std::string& where) {
     require(!type.empty(), where +
                                ": there is a \"factor\" but no \"rope_type\"; add \"rope_type\": "
                                "\"linear\" if positions are to be divided by it");
-    require(type == "linear",
-            where + ": \"rope_type\" is \"" + type +
-                "\", which is not built yet; supported are \"default\" and \"linear\"");
+    require(type == "linear", where + ": \"rope_type\" is \"" + type +
+                                  "\", which is not built yet; supported are \"default\" and "
+                                  "\"linear\"; choose a model with one of them");
     require(is_given(json, "factor"),
             where + ": \"rope_type\" is \"linear\", but \"factor\" is missing");
     return {type, json_number(json, "factor", where, 1)};

@@ -6,15 +6,15 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <system_error>
 #include <utility>
 
 #include "core/error.hpp"
+#include "core/system_reason.hpp"
 
 namespace longlora {
 namespace {
 
-std::string reason() { return std::generic_category().message(errno); }
+std::string reason() { return system_reason(errno); }
 
 // Closed on every way out; the mapping itself needs it no longer than mmap().
 class Descriptor {

@@ -178,7 +178,8 @@ std::vector<std::string> ModelFiles::check() const {
         check_stored_twice();
     }
     require(faults.empty(),
-            name_ + " does not hold the model that its config.json describes: " + listed(faults));
+            name_ + " does not hold the model that its config.json describes: " + listed(faults) +
+                "; take config.json and weights from the same model");
     return warnings;
 }
 

@@ -263,7 +263,8 @@ LogContents read_log(const std::string& path) {
 RunLog::RunLog(const std::string& path, LogContents contents,
                std::span<const LogQuantity> quantities, FolderLock lock)
     : lock_(std::move(lock)),
-      file_(Hdf5File::create(path + ".tmp", Access::growing)),
+      path_(path),
+      file_(Hdf5File::create(path + ".tmp", Access::growing, path)),
       quantities_(quantities.begin(), quantities.end()),
       given_(quantities.size()) {
     const std::vector<LogColumn> columns = merge(std::move(contents.steps), quantities);
@@ -285,36 +286,53 @@ RunLog::RunLog(const std::string& path, LogContents contents,
     }
     file_.flush();
     file_.start_growing();
-    UnfinishedFile(path).publish();
+}
+
+RunLog RunLog::publish(const std::string& path, LogContents contents,
+                       std::span<const LogQuantity> quantities, FolderLock lock) {
+    UnfinishedFile unfinished(path);  // removed if anything fails
+    RunLog log(path, std::move(contents), quantities, std::move(lock));
+    unfinished.publish();
+    log.identity_ = identify(path);
+    return log;
 }
 
 RunLog RunLog::create(const std::string& path, const Attributes& attributes,
                       std::span<const LogQuantity> quantities) {
     FolderLock lock = lock_folder_of(path);
-    return {path, LogContents{attributes, {}, {}, {}}, quantities, std::move(lock)};
+    return publish(path, LogContents{attributes, {}, {}, {}}, quantities, std::move(lock));
 }
 
 RunLog RunLog::resume(const std::string& path, const Attributes& attributes,
-                      std::span<const LogQuantity> quantities, Index step, const Notify& notify) {
-    FolderLock lock = lock_folder_of(path);
+                      std::span<const LogQuantity> quantities, ResumePoint point,
+                      const Notify& notify) {
+    FolderLock lock = point.lock.is_held() ? std::move(point.lock) : lock_folder_of(path);
     LogContents contents = read_or_set_aside(path, notify);
     if (!contents.steps.empty()) {
-        cut(contents, step);
+        cut(contents, point.step);
     }
     contents.attributes = attributes;
-    return {path, std::move(contents), quantities, std::move(lock)};
+    return publish(path, std::move(contents), quantities, std::move(lock));
 }
 
 RunLog RunLog::extend(const std::string& path, const Notify& notify) {
     FolderLock lock = lock_folder_of(path);
     LogContents contents = read_or_set_aside(path, notify);
     const LogQuantity step{"step", true};
-    return {path, std::move(contents), std::span(&step, 1), std::move(lock)};
+    return publish(path, std::move(contents), std::span(&step, 1), std::move(lock));
+}
+
+void RunLog::check_place() const {
+    ensure(identify(path_) == identity_,
+           path_ +
+               " was moved, removed or replaced while the run was writing to it; put the folder "
+               "back and start again: the run goes on from its last checkpoint");
 }
 
 void RunLog::append_step(std::span<const double> values) {
     ensure(values.size() == given_,
            "a row of the log has another number of values than quantities");
+    check_place();
     for (std::size_t i = 0; i < quantities_.size(); ++i) {
         fault_point("log_append");
         const double value = i < given_ ? values[i] : missing(quantities_[i]);

@@ -55,23 +55,33 @@ LogContents read_log(const std::string& path);
 // than this one from opening the log.
 bool is_closed_log(const std::string& path);
 
+struct ResumePoint {
+    ResumePoint(Index after, FolderLock held = {}) : step(after), lock(std::move(held)) {}
+
+    Index step;
+    FolderLock lock;  // of the log's folder; taken where it is not held yet
+};
+
 class RunLog {
 public:
     // `quantities` begin with the integer "step". A file that is already there is replaced.
     static RunLog create(const std::string& path, const Attributes& attributes,
                          std::span<const LogQuantity> quantities);
 
-    // Goes on after `step`: rows of later steps are cut, attributes and quantities are those given
+    // Goes on after the step: rows of later steps are cut, attributes and quantities are those given
     // (rows of before have NaN, or 0, in a new quantity; an old one is kept and goes on so). The
     // log is written anew beside the old one, so that a kill here loses nothing and a killed
     // writer's mark is gone. An unreadable log is set aside as log.h5.damaged-<n>, which `notify`
     // hears of; a missing one is created.
     static RunLog resume(const std::string& path, const Attributes& attributes,
-                         std::span<const LogQuantity> quantities, Index step, const Notify& notify);
+                         std::span<const LogQuantity> quantities, ResumePoint point,
+                         const Notify& notify);
 
     // Goes on with all that is there, to add evaluations to a run that has ended.
     static RunLog extend(const std::string& path, const Notify& notify);
 
+    // An Error when the log does not lie any more where it was made: what follows would be lost.
+    void check_place() const;
     void append_step(std::span<const double> values);  // in the order of `quantities`
     void append_evaluation(const EvaluationRow& row);
     void append_event(const EventRow& row);  // longer texts are cut
@@ -80,10 +90,14 @@ public:
 private:
     RunLog(const std::string& path, LogContents contents, std::span<const LogQuantity> quantities,
            FolderLock lock);
+    static RunLog publish(const std::string& path, LogContents contents,
+                          std::span<const LogQuantity> quantities, FolderLock lock);
     void write_evaluation(const EvaluationRow& row);
     void write_event(const EventRow& row);
 
     FolderLock lock_;
+    std::string path_;
+    FileIdentity identity_;
     Hdf5File file_;
     std::vector<LogQuantity> quantities_;
     std::size_t given_;  // the first ones of quantities_ are the caller's

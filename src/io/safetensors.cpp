@@ -1,6 +1,7 @@
 #include "io/safetensors.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <cstring>
 #include <tuple>
@@ -137,6 +138,17 @@ void convert(const std::string& dtype, const std::byte* bytes, std::span<float> 
     }
 }
 
+// A number is finite unless all bits of its exponent are set. Without a branch, so that it is
+// quicker than reading the numbers was.
+bool are_finite(std::span<const float> values) {
+    constexpr std::uint32_t exponent = 0x7F800000U;
+    bool is_broken = false;
+    for (const float value : values) {
+        is_broken |= (std::bit_cast<std::uint32_t>(value) & exponent) == exponent;
+    }
+    return !is_broken;
+}
+
 }  // namespace
 
 Index StoredTensor::size() const {
@@ -164,12 +176,13 @@ Safetensors::Safetensors(std::span<const std::byte> bytes, std::string name)
 
 void Safetensors::parse(std::span<const std::byte> file) {
     const std::string refused = name_ + " is not a safetensors file, or damaged: ";
+    constexpr auto remedy = "; copy or download it again";
     require(file.size() >= length_bytes,
-            refused + "it has " + std::to_string(file.size()) + " bytes");
+            refused + "it has " + std::to_string(file.size()) + " bytes" + remedy);
     const std::uint64_t length = little_endian(file.first(length_bytes));
     require(length <= longest_header && length <= file.size() - length_bytes,
             refused + "a header of " + std::to_string(length) + " bytes in a file of " +
-                std::to_string(file.size()));
+                std::to_string(file.size()) + remedy);
     const auto header_bytes = file.subspan(length_bytes, length);
     const std::string_view text(reinterpret_cast<const char*>(header_bytes.data()), length);
     const Json header = parse_json_object(text, "the header of " + name_);
@@ -206,6 +219,9 @@ void Safetensors::read_floats(const std::string& tensor, Range elements,
     if (!out.empty()) {
         const Index offset = elements.begin * element_bytes(stored.dtype);
         convert(stored.dtype, stored.bytes.data() + offset, out);
+        require(are_finite(out), name_ + ": tensor '" + tensor +
+                                     "' holds a NaN or an infinity; copy or download the file "
+                                     "again, or use another model");
     }
 }
 

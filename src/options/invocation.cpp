@@ -44,7 +44,8 @@ std::vector<po::option> split_command_line(int argc, const char* const* argv) {
         const std::string bare = name.substr(std::min(name.find_first_not_of('-'), name.size()));
         throw Error("unknown option '" + name + "'" + suggestion(bare), ExitCode::bad_input);
     } catch (const po::error& fault) {
-        throw Error(fault.what(), ExitCode::bad_input);
+        throw Error(std::string(fault.what()) + "; --help shows how options are given",
+                    ExitCode::bad_input);
     }
 }
 
@@ -72,7 +73,9 @@ void read_config_file(Options& options, const std::string& path, std::string_vie
     try {
         read_config(options, text, path);
     } catch (const po::error& fault) {
-        throw Error(path + ": " + fault.what(), ExitCode::bad_input);
+        throw Error(
+            path + ": " + fault.what() + "; its lines are [section], key = value and # comment",
+            ExitCode::bad_input);
     }
 }
 

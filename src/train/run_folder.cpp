@@ -24,6 +24,22 @@ bool holds_run(const RunFolder& folder) {
     return std::filesystem::exists(folder.log()) || !checkpoint_steps(folder.checkpoints()).empty();
 }
 
+FolderLock lock_run(const RunFolder& folder) {
+    if (!std::filesystem::exists(folder.path)) {
+        return {};
+    }
+    return {folder.path, "a run", "run.directory"};
+}
+
+FolderLock begin_run(const RunFolder& folder) {
+    make_folders(folder.checkpoints());
+    FolderLock lock = lock_run(folder);
+    require(!holds_run(folder), "another run has begun in " + folder.path +
+                                    " meanwhile; start again to resume it, or choose another "
+                                    "run.directory");
+    return lock;
+}
+
 bool has_ended(const RunFolder& folder, Index step) {
     if (!is_closed_log(folder.log())) {
         return false;

@@ -26,6 +26,12 @@ std::optional<SavedRun> find_saved_run(const RunFolder& folder, const Notify& no
 // Whether a run was begun here (a log or a checkpoint).
 bool holds_run(const RunFolder& folder);
 
+// By rank 0, before it looks what the folder holds: what another process writes there meanwhile would
+// be taken for damaged or left over. Nothing is held where there is no folder yet.
+FolderLock lock_run(const RunFolder& folder);
+// Makes the folder of a new run, and holds it; an Error when another run has begun there meanwhile.
+FolderLock begin_run(const RunFolder& folder);
+
 constexpr auto finished_event = "finished";
 // Whether the log is closed and says that the run has ended with `step`: after the last evaluation.
 bool has_ended(const RunFolder& folder, Index step);

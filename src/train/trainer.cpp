@@ -81,27 +81,16 @@ bool Trainer<Device>::should_stop() const {
 }
 
 template <class Device>
-double Trainer<Device>::count_labels(Index row) const {
-    const Index length = setup_.options.sequence.length;
-    if (!data_.has_prompts()) {
-        return static_cast<double>(length);
-    }
-    std::vector<std::int32_t> labels(static_cast<std::size_t>(length));
-    const Index first = row_tokens(row, length).begin;
-    data_.read_labels({first + 1, first + 1 + length}, labels);
-    return static_cast<double>(
-        std::count_if(labels.begin(), labels.end(), [](auto l) { return l >= 0; }));
-}
-
-template <class Device>
 typename Trainer<Device>::Batch Trainer<Device>::batch_of(Index step) const {
     const Index batch = setup_.options.train.batch;
     const Range own = deal(batch, mesh_.data_size(), mesh_.data_index());
     Batch result;
     for (Index position = own.begin; position < own.end; ++position) {
         result.own_rows.push_back(rows_.row_of(step - 1, position));
+        const Range labels = row_labels(result.own_rows.back(), setup_.options.sequence.length);
         // One rank of the replica counts; the sum goes over all ranks.
-        result.labels += mesh_.sequence_index() == 0 ? count_labels(result.own_rows.back()) : 0;
+        result.labels +=
+            mesh_.sequence_index() == 0 ? static_cast<double>(data_.count_labels(labels)) : 0;
     }
     result.labels = mesh_.world().sum(result.labels);
     result.turns = (batch + mesh_.data_size() - 1) / mesh_.data_size();
@@ -236,6 +225,11 @@ void Trainer<Device>::save(Index step) {
         return;
     }
     const PhaseScope saving(timer_, Phase::checkpoint);
+    agree([&] {
+        if (log_) {
+            log_->check_place();
+        }
+    });
     Attributes attributes = setup_.attributes;
     attributes["step"] = static_cast<std::int64_t>(step);
     attributes["tokens_seen"] = tokens_seen_;

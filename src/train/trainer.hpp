@@ -33,6 +33,7 @@ struct TrainerSetup {
     Attributes
         attributes;  // of log and checkpoints: options, version, mesh, device, base fingerprint
     int threads;
+    FolderLock lock;  // of the run's folder, by rank 0 (lock_run)
 };
 
 // The loop: rows of (seed, step) through the two-pass schedule, gradient sum, optimiser, log,
@@ -54,7 +55,6 @@ private:
         Index turns = 0;              // rows of the replica that has most
     };
     Batch batch_of(Index step) const;
-    double count_labels(Index row) const;
     bool should_stop() const;
 
     // One optimiser step; nothing when it was given up because the run must stop.

@@ -18,12 +18,16 @@ void Trainer<Device>::open_log() {
         if (!mesh_.is_root()) {
             return;
         }
+        if (!setup_.lock.is_held()) {
+            setup_.lock = begin_run(setup_.folder);
+        }
         make_folders(setup_.folder.checkpoints());
         remove_unfinished_checkpoints(setup_.folder.checkpoints());
         set_aside_later_checkpoints(setup_.folder.checkpoints(), done_,
                                     [](const std::string& text) { warn(text); });
         const auto quantities = step_quantities();
-        log_.emplace(RunLog::resume(setup_.folder.log(), setup_.attributes, quantities, done_,
+        log_.emplace(RunLog::resume(setup_.folder.log(), setup_.attributes, quantities,
+                                    {done_, std::move(setup_.lock)},
                                     [](const std::string& text) { warn(text); }));
         evaluations_ = read_log(setup_.folder.log()).evaluations;
     });

@@ -136,10 +136,11 @@ class Prompts(ProgramTest):
         self.assert_close(split, first, 1e-6, "loss on four ranks")
 
     def test_row_without_labels_is_skipped(self):
-        tokens = program.random_tokens(LENGTH + 1)
-        data = write_token_file(self.folder / "none.h5", tokens, [0, LENGTH + 1], [LENGTH + 1])
+        """Of two rows one is a prompt and nothing else."""
+        row = LENGTH + 1
+        data = write_token_file(self.folder / "half.h5", program.random_tokens(2 * row), [0, row, 2 * row], [row, row])
         folder = self.folder / "run"
-        program.train({**RUN, "train.steps": 2, "train.batch": 1, "data.train": data, "run.directory": folder}, 2)
+        program.train({**RUN, "train.steps": 4, "train.batch": 1, "data.train": data, "run.directory": folder}, 2)
         with h5py.File(folder / "log.h5", "r") as file:
             kinds = [kind.decode() for kind in file["events/kind"][:]]
         self.assertEqual(kinds.count("no labels"), 2)

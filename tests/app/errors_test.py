@@ -1,57 +1,24 @@
-"""What a user can do wrong: exit 2 within seconds, one sentence that names the cause, said once, nothing written.
+"""What a user can do wrong: exit 2 within seconds, one sentence that names the cause and what to do, said once, nothing written.
 
 Each case runs alone and on four ranks.
 """
 
 import json
-from concurrent.futures import ThreadPoolExecutor
+import shutil
+import sys
 
 import h5py
 import numpy as np
 
 import program
-from program import ProgramTest
+from refusal import GOOD, LENGTH, RefusalTest
 
 import cases  # of tests/oracle, which program puts on the path
 
-SECONDS = 5 if not program.IS_SANITIZED else 20
-LENGTH = 64
-# A run that would work.
-GOOD = {**program.TINY, "sequence.length": LENGTH, "attention.group": 16, "train.steps": 1, "train.batch": 1}
+sys.path.insert(0, str(program.ROOT / "tests" / "fuzz"))
+import seeds  # noqa: E402
 
-
-class ErrorsTest(ProgramTest):
-    def setUp(self):
-        super().setUp()
-        self.tokens = program.write_tokens(self.folder / "tokens.npy", 4, LENGTH)
-
-    def assert_refused(self, sentence, options, command=("train",), ranks=(0, 4)):
-        """`sentence` is a regular expression for what must be said."""
-        # At once, since most of the time goes into mpirun's waiting for the end.
-        with ThreadPoolExecutor() as pool:
-            results = list(pool.map(lambda count: program.run(command, options, count, cwd=self.folder), ranks))
-        print(results[0].complaints, flush=True)
-        for result, count in zip(results, ranks):
-            with self.subTest(sentence, ranks=count):
-                self.assert_told(result, sentence)
-                self.assertFalse((self.folder / "run").exists(), f"a folder was made by\n{result}")
-
-    def assert_told(self, result, sentence):
-        self.assert_code(result, 2)
-        self.assertEqual(len(result.complaints), 1, str(result))
-        self.assertRegex(result.complaints[0], sentence)
-        # Nothing of a library's own, no second line.
-        self.assertEqual(result.said, result.warnings + result.complaints, str(result))
-        self.assertLess(result.seconds, SECONDS, str(result))
-
-    def refuse(self, sentence, command=("train",), ranks=(0, 4), **changes):
-        """GOOD with changes; two underscores stand for the dot of an option's name, None leaves it out."""
-        options = {**GOOD, "data.train": self.tokens, "run.directory": self.folder / "run"}
-        options.update({name.replace("__", "."): value for name, value in changes.items()})
-        self.assert_refused(sentence, {name: value for name, value in options.items() if value is not None}, command, ranks)
-
-
-class CommandLine(ErrorsTest):
+class CommandLine(RefusalTest):
     def test_words(self):
         self.assert_refused("unknown option '--train.stps'; did you mean --train.steps\\?", {"train.stps": 3})
         self.assert_refused("unknown command 'trian'; the commands are train", {}, ["trian"])
@@ -83,7 +50,7 @@ class CommandLine(ErrorsTest):
         self.assert_refused("run.ini", config("[train]\nno equals sign\n"))
 
 
-class Contradictions(ErrorsTest):
+class Contradictions(RefusalTest):
     def test_layout(self):
         self.refuse("sequence.length 64 does not divide into 3 chunks", sequence__chunks=3)
         self.refuse("attention.group 15 must be even", attention__group=15)
@@ -109,7 +76,7 @@ class Contradictions(ErrorsTest):
         self.refuse("run.resume is require, but .*no intact checkpoint", run__resume="require")
 
 
-class Data(ErrorsTest):
+class Data(RefusalTest):
     def test_missing(self):
         self.refuse("data.train", data__train=None)
         self.refuse("cannot open .*none.npy: No such file", data__train=self.folder / "none.npy")
@@ -149,24 +116,71 @@ class Data(ErrorsTest):
     def test_builtin_documents_need_their_vocabulary(self):
         self.refuse("vocabulary", data__train="builtin")
 
+    def write_h5(self, name, prompt_end=None, documents=None, tokens=4 * (LENGTH + 1), **attributes):
+        """One document, whose first `prompt_end` tokens are its prompt."""
+        path = self.folder / name
+        with h5py.File(path, "w") as file:
+            file["tokens"] = program.random_tokens(tokens).astype(np.uint16)
+            file["documents"] = np.array(documents or [0, tokens], np.uint64)
+            if prompt_end is not None:
+                file["prompt_ends"] = np.array([prompt_end], np.uint64)
+            file.attrs.update(attributes)
+        return path
 
-class BaseModel(ErrorsTest):
+    def test_no_labels(self):
+        prompts = self.write_h5("prompts.h5", prompt_end=4 * (LENGTH + 1))
+        self.refuse("prompts.h5 has nothing to learn", data__train=prompts)
+        self.refuse("prompts.h5 has nothing to score", data__validation=prompts)
+
+    def test_another_vocabulary(self):
+        larger = self.write_h5("larger.h5", vocabulary_size=258, tokenizer="bytes")
+        self.refuse("larger.h5 was made with a tokenizer of 258 entries.*vocabulary has 61", data__train=larger)
+        self.refuse("larger.h5 was made with a tokenizer of 258 entries.*vocabulary has 61", data__validation=larger)
+        one, another = (self.write_h5(f"{name}.h5", vocabulary_size=61, tokenizer_digest=name) for name in ("one", "another"))
+        self.refuse("one.h5 and .*another.h5 were made with different tokenizers", data__train=one, data__validation=another)
+
+    def test_unusable_tokens(self):
+        self.refuse("odd.h5: /documents must hold one entry more", data__train=self.write_h5("odd.h5", 3, documents=[0, 5]))
+        self.refuse("none.h5 holds 0 tokens", data__train=self.write_h5("none.h5", tokens=0))
+        (self.folder / "empty.npy").write_bytes(b"")
+        self.refuse("empty.npy holds no tokens", data__train=self.folder / "empty.npy")
+        self.refuse("not a regular file", data__train=self.folder)
+        (self.folder / "cut.npy").write_bytes(self.tokens.read_bytes()[:-50])
+        self.refuse("cut.npy ends before its 260 tokens", data__train=self.folder / "cut.npy")
+        whole = self.write_h5("whole.h5")
+        (self.folder / "cut.h5").write_bytes(whole.read_bytes()[:-50])
+        self.refuse("cannot read .*cut.h5: truncated file", data__train=self.folder / "cut.h5")
+
+
+class BaseModel(RefusalTest):
     def setUp(self):
         super().setUp()
         self.case = cases.Case("errors")
         self.files = cases.write(self.case, cases.build(self.case), self.folder / "base")
         self.model = self.files["model.path"]
 
-    def refuse_model(self, sentence, **changes):
+    def refuse_model(self, sentence, command=("train",), **changes):
         options = {"model.path": self.model, "data.train": self.tokens, "run.directory": self.folder / "run",
                    "sequence.length": LENGTH, "attention.group": 16, "train.steps": 1, "train.batch": 1,
                    **{name.replace("__", "."): value for name, value in changes.items()}}
-        self.assert_refused(sentence, options)
+        self.assert_refused(sentence, {name: value for name, value in options.items() if value is not None}, command)
 
     def change_config(self, **changes):
         path = self.model / "config.json"
         config = {**json.loads(path.read_text()), **changes}
         path.write_text(json.dumps({name: value for name, value in config.items() if value is not None}))
+
+    def refuse_config(self, sentence, **changes):
+        before = (self.model / "config.json").read_text()
+        self.change_config(**changes)
+        self.refuse_model(sentence)
+        (self.model / "config.json").write_text(before)
+
+    def write_model(self, change):
+        """The weights, changed."""
+        weights = cases.build(self.case).base
+        change(weights)
+        cases.write_safetensors(self.model / "model.safetensors", weights)
 
     def test_folder(self):
         self.refuse_model("none", model__path=self.folder / "none")
@@ -179,17 +193,20 @@ class BaseModel(ErrorsTest):
         (self.model / "config.json").write_text('{"hidden_size": 32,')
         self.refuse_model("config.json is not valid JSON")
 
-    def test_config_lacks_a_size(self):
-        self.change_config(hidden_size=None)
-        self.refuse_model('config.json: "hidden_size" is missing')
-
-    def test_config_of_another_model(self):
-        self.change_config(model_type="mistral")
-        self.refuse_model('"model_type" is "mistral"')
-
-    def test_config_of_other_sizes(self):
-        self.change_config(intermediate_size=64)
-        self.refuse_model("does not hold the model that its config.json describes: .*mlp")
+    def test_config(self):
+        self.refuse_config('config.json: "hidden_size" is missing', hidden_size=None)
+        self.refuse_config('config.json: "hidden_size" is "32", but must be an integer', hidden_size="32")
+        self.refuse_config('"hidden_size" is not a multiple of "num_attention_heads"', num_attention_heads=3)
+        self.refuse_config("the number of layers is -1, but must be from 1", num_hidden_layers=-1)
+        self.refuse_config("vocab_size.* is 10{15}, but must be from 1", vocab_size=10**15)
+        self.refuse_config("rms_norm_eps must be above 0", rms_norm_eps=-1)
+        self.refuse_config('"model_type" is "mistral"', model_type="mistral")
+        self.refuse_config('"hidden_act" is "gelu"', hidden_act="gelu")
+        self.refuse_config('"attention_bias" is true', attention_bias=True)
+        self.refuse_config('"rope_type" is "longrope"', rope_scaling={"rope_type": "longrope", "factor": 2})
+        self.refuse_config('"rope_scaling" is "linear", but must be an object', rope_scaling="linear")
+        self.refuse_config('"quantization_config".*use the model\'s unquantised version', quantization_config={"bits": 4})
+        self.refuse_config("does not hold the model that its config.json describes: .*mlp", intermediate_size=64)
 
     def test_safetensors_cut_short(self):
         path = self.model / "model.safetensors"
@@ -200,11 +217,45 @@ class BaseModel(ErrorsTest):
         (self.model / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
         self.refuse_model("is not a safetensors file, or damaged")
 
-    def test_tensor_missing(self):
-        inputs = cases.build(self.case)
-        del inputs.base["model.layers.1.mlp.up_proj.weight"]
-        cases.write_safetensors(self.model / "model.safetensors", inputs.base)
-        self.refuse_model("model.layers.1.mlp.up_proj.weight is missing")
+        (self.model / "model.safetensors").write_bytes(b"")
+        self.refuse_model("is not a safetensors file, or damaged")
+        (self.model / "model.safetensors").unlink()
+        (self.model / "model.safetensors").mkdir()
+        self.refuse_model("model.safetensors: it is not a regular file")
+
+    def test_shard_missing(self):
+        (self.model / "model.safetensors").unlink()
+        index = {"weight_map": {"model.norm.weight": "model-00001-of-00001.safetensors"}}
+        (self.model / "model.safetensors.index.json").write_text(json.dumps(index))
+        self.refuse_model("model-00001-of-00001.safetensors is missing, but .*index.json names it; download it too")
+
+    def test_tensors(self):
+        name = "model.layers.1.mlp.up_proj.weight"
+        self.write_model(lambda weights: weights.pop(name))
+        self.refuse_model(f"{name} is missing")
+        self.write_model(lambda weights: weights.update({name: np.ascontiguousarray(weights[name].T)}))
+        self.refuse_model(f"{name} is \\[32, 56\\] instead of \\[56, 32\\]")
+        self.write_model(lambda weights: None)
+        path = self.model / "model.safetensors"
+        path.write_bytes(path.read_bytes().replace(b'"F32"', b'"I32"'))
+        self.refuse_model("I32")
+
+    def test_weights_that_are_no_numbers(self):
+        name = "model.layers.1.mlp.up_proj.weight"
+        for place, value in ((name, np.nan), (name, np.inf), ("model.embed_tokens.weight", -np.inf)):
+            def change(weights):
+                weights[place] = weights[place].copy()
+                weights[place].flat[5] = value
+            self.write_model(change)
+            sentence = f"model.safetensors: tensor '{place}' holds a NaN or an infinity; "
+            self.refuse_model(sentence)
+        self.refuse_model(sentence, ["evaluate"], data__validation=self.tokens, evaluate__contexts=32)
+
+    def test_another_base(self):
+        program.train({"model.path": self.model, "data.train": self.tokens, "run.directory": self.folder / "run",
+                       "sequence.length": LENGTH, "attention.group": 16, "train.steps": 1, "train.batch": 1}, 0)
+        self.write_model(lambda weights: weights.update({"model.norm.weight": 2 * weights["model.norm.weight"]}))
+        self.refuse_model("was started from another base model.*fingerprint differs", train__steps=2)
 
     def test_adapter(self):
         adapter = self.files["tune.adapter"]
@@ -214,7 +265,43 @@ class BaseModel(ErrorsTest):
         self.refuse_model("adapter_model.safetensors", tune__adapter=adapter)
 
 
-class OtherCommands(ErrorsTest):
+class Checkpoints(RefusalTest):
+    def setUp(self):
+        super().setUp()
+        self.run_folder = self.folder / "run"
+        program.train(self.good_run(), 0)
+        self.checkpoint = program.checkpoint(self.run_folder, 1)
+
+    def refuse_run(self):
+        """With no other checkpoint than a damaged one."""
+        self.refuse("checkpoints has checkpoints, but none is intact; move them away", train__steps=2)
+        run = {"run.directory": self.run_folder, "data.validation": self.tokens}
+        self.assert_refused("no intact checkpoint; set run.directory to a run", run, ["evaluate"])
+
+    def test_cut_short(self):
+        self.checkpoint.write_bytes(self.checkpoint.read_bytes()[:4000])
+        self.refuse_run()
+        self.assert_refused("no intact checkpoint; set run.directory to a run", {"run.directory": self.run_folder}, ["export"])
+
+    def test_empty(self):
+        self.checkpoint.write_bytes(b"")
+        self.refuse_run()
+
+    def test_something_else(self):
+        with h5py.File(self.checkpoint, "w") as file:
+            file["tokens"] = np.zeros(100)
+        self.refuse_run()
+
+    def test_folder_is_a_file(self):
+        shutil.rmtree(self.checkpoint.parent)
+        self.checkpoint.parent.write_text("")
+        self.refuse("cannot create the folder .*checkpoints: ", train__steps=2)
+
+    def test_another_model(self):
+        self.refuse("model.width is '32' in the run, not '64'", train__steps=2, model__width=64)
+
+
+class OtherCommands(RefusalTest):
     def test_evaluate(self):
         self.assert_refused("no intact checkpoint; set run.directory to a run, or model.path", {"run.directory": "none"},
                             ["evaluate"])
@@ -238,6 +325,11 @@ class OtherCommands(ErrorsTest):
         refuse("no tokenizer: give prepare.tokenizer", tokenizer=None)
         refuse("none.txt", input=self.folder / "none.txt")
         refuse("none.model", tokenizer=self.folder / "none.model")
+        hollow = seeds.sentencepiece(seeds.UNIGRAM, ["", "a"], False)  # SentencePiece throws
+        for name, content in (("noise.model", b"\x93\x07" * 500), ("empty.model", b""), ("tokenizer.json", b"{}"),
+                              ("hollow.model", hollow)):
+            (self.folder / name).write_bytes(content)
+            refuse(f"{name} is not a SentencePiece model, or damaged", tokenizer=self.folder / name)
         latin = self.folder / "latin.txt"
         latin.write_bytes("line\nna\xefve".encode("latin-1"))
         refuse("latin.txt:2 is not valid UTF-8", input=latin)
@@ -246,6 +338,13 @@ class OtherCommands(ErrorsTest):
         refuse('lines.jsonl:2 must have either "text" or both "prompt" and "completion"', input=lines)
         lines.write_text('{"text": "good"}\n{"text": \n')
         refuse("lines.jsonl:2", input=lines)
+
+    def test_prepare_into_a_folder(self):
+        (self.folder / "taken").mkdir()
+        (self.folder / "text.txt").write_text("Call me Ishmael.")
+        self.assert_refused("taken is a folder where a file is to be written", {
+            "prepare.input": self.folder / "text.txt", "prepare.output": self.folder / "taken", "prepare.tokenizer": "bytes"},
+            ["prepare"])
 
     def test_report(self):
         self.assert_refused("log.h5", {"run.directory": "none"}, ["report"])

@@ -91,12 +91,13 @@ def without_mpirun(err):
     return re.sub(r"^\[.*?:\d+\] .*\n", "", text, flags=re.MULTILINE)
 
 
-def run(command=(), options={}, ranks=1, timeout=280, cwd=None):
+def run(command=(), options={}, ranks=1, timeout=280, **process):
+    """`process`: what subprocess.run takes besides, such as cwd."""
     words = command_line(command, options, ranks)
     start = time.monotonic()
-    process = subprocess.run(words, cwd=cwd, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                             stderr=subprocess.PIPE, text=True, errors="replace", timeout=timeout)
-    return Result(words, process.returncode, process.stdout, process.stderr, time.monotonic() - start)
+    ended = subprocess.run(words, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                           stderr=subprocess.PIPE, text=True, errors="replace", timeout=timeout, **process)
+    return Result(words, ended.returncode, ended.stdout, ended.stderr, time.monotonic() - start)
 
 
 def train(options, ranks=1, **rest):

@@ -1,5 +1,6 @@
 #include "data/token_file.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <numeric>
 
@@ -116,8 +117,10 @@ BOOST_AUTO_TEST_CASE(a_prompt_is_no_label) {
     BOOST_TEST(file.info().has_prompts);
     for (Index begin = 0; begin <= file.size(); ++begin) {
         for (Index end = begin; end <= file.size(); ++end) {
-            BOOST_TEST(labels_of(file, {begin, end}) ==
-                       Tokens(expected.begin() + begin, expected.begin() + end));
+            const Tokens labels(expected.begin() + begin, expected.begin() + end);
+            BOOST_TEST(labels_of(file, {begin, end}) == labels);
+            BOOST_TEST(file.count_labels({begin, end}) ==
+                       end - begin - std::ranges::count(labels, ignored_label));
         }
     }
     BOOST_TEST(tokens_of(file, {4, 7}) == (Tokens{4, 5, 6}));
@@ -206,7 +209,16 @@ BOOST_AUTO_TEST_CASE(tokens_outside_the_vocabulary_are_named) {
     TokenFileWriter writer(folder / "tokens.h5", {"name", "", 70000, false});
     writer.append(Tokens{1, 2, 31999, 69999, 3});
     writer.close();
-    const TokenFile file(folder / "tokens.h5", 32000);
+    CHECK_INPUT_ERROR(TokenFile(folder / "tokens.h5", 32000),
+                      "was made with a tokenizer of 70000 entries (name)");
+    {
+        const std::vector<std::uint32_t> tokens{1, 2, 31999, 69999, 3};
+        Hdf5File silent = Hdf5File::create(folder / "silent.h5");  // as others may write it
+        silent.create_dataset("/tokens", {.type = Hdf5Type::uint32, .shape = {5}})
+            .write(Range{0, 5}, std::span<const std::uint32_t>(tokens));
+        silent.close();
+    }
+    const TokenFile file(folder / "silent.h5", 32000);
     BOOST_TEST(tokens_of(file, {0, 3}) == (Tokens{1, 2, 31999}));
     CHECK_INPUT_ERROR(tokens_of(file, {1, 5}),
                       "token 3 is 69999, but the model's vocabulary has 32000");

@@ -292,5 +292,20 @@ BOOST_AUTO_TEST_CASE(a_missing_log_is_made) {
     check_rows(read_log(path), 0);
 }
 
+BOOST_AUTO_TEST_CASE(a_log_that_was_moved_takes_no_more_rows) {
+    const TemporaryFolder folder;
+    const std::string path = folder / "log.h5";
+    RunLog log = RunLog::create(path, attributes, quantities);
+    append(log, 1);
+    std::filesystem::rename(path, folder / "moved.h5");
+    BOOST_CHECK_THROW(append(log, 2), Error);
+    std::filesystem::copy_file(folder / "moved.h5", path);  // another file of the same name
+    BOOST_CHECK_THROW(log.check_place(), Error);
+    std::filesystem::rename(folder / "moved.h5", path);
+    append(log, 2);
+    log.close();
+    BOOST_TEST(values(read_log(path), "step") == (std::vector<double>{1, 2}));
+}
+
 }  // namespace
 }  // namespace longlora
