@@ -124,66 +124,84 @@ inline void pack_right(const Source& b, Range depth, Range columns, float* out) 
     }
 }
 
-// out (+)= alpha a b for a tile at the edge, of which only a part is there.
-void edge_tile(Index depth, LeftOperand a, RightOperand b, View<Cpu, float, 2> out, bool adds,
-               float alpha) {
-    HWY_ALIGN float whole[tile_rows * tile_columns];
-    tile<Update::overwrite>(depth, a, b, {whole, tile_columns});
-    for (Index i = 0; i < out.rows(); ++i) {
-        for_vectors(out.columns(), [&](Index j, Index count) HWY_ATTR {
-            const Vector product = load(whole + i * tile_columns + j, count);
-            const Vector scaled = hn::Mul(hn::Set(tag, alpha), product);
-            store(adds ? hn::MulAdd(hn::Set(tag, alpha), product, load(out.row(i) + j, count))
-                       : scaled,
-                  out.row(i) + j, count);
-        });
-    }
-}
-
 struct Terms {
     Index depth;
     bool adds;  // to what is in the result
     float alpha;
 };
 
+// out (+)= alpha a b for a tile at the edge, of which only a part is there.
+void edge_tile(const Terms& terms, LeftOperand a, RightOperand b, View<Cpu, float, 2> out) {
+    HWY_ALIGN float whole[tile_rows * tile_columns];
+    tile<Update::overwrite>(terms.depth, a, b, {whole, tile_columns});
+    const Vector alpha = hn::Set(tag, terms.alpha);
+    for (Index i = 0; i < out.rows(); ++i) {
+        for_vectors(out.columns(), [&](Index j, Index count) HWY_ATTR {
+            const Vector product = load(whole + i * tile_columns + j, count);
+            float* to = out.row(i) + j;
+            store(
+                terms.adds ? hn::MulAdd(alpha, product, load(to, count)) : hn::Mul(alpha, product),
+                to, count);
+        });
+    }
+}
+
+// out (+)= alpha a b for a whole tile; `alpha` has the factor once for each row.
+HWY_INLINE void whole_tile(const Terms& terms, LeftOperand a, RightOperand b,
+                           View<Cpu, float, 2> out, const float* alpha) {
+    for (Index i = 0; i < tile_rows; ++i) {
+        hwy::Prefetch(out.row(i));
+        hwy::Prefetch(out.row(i) + tile_columns - 1);
+    }
+    const TileOutput c{out.data(), out.pitch()};
+    if (terms.adds) {
+        tile<Update::add_scaled>(terms.depth, a, b, c, alpha);
+    } else {
+        tile<Update::overwrite_scaled>(terms.depth, a, b, c, alpha);
+    }
+}
+
+// Calls the next packed panel into the cache, some lines with each strip of rows.
+class PanelAhead {
+public:
+    // `strips` are worked on meanwhile; a panel that is not packed is left to the machine.
+    PanelAhead(const RightPanels& right, Index depth, Index strips)
+        : lines_(right.step == tile_columns ? (depth + strips - 1) / strips : 0) {}
+
+    void start(const float* panel) { next_ = panel; }
+    void call() {
+        for (Index i = 0; i < lines_; ++i, next_ += tile_columns) {
+            hwy::Prefetch(next_);  // 16 floats, a line
+        }
+    }
+
+private:
+    Index lines_;
+    const float* next_ = nullptr;
+};
+
 // out (+)= alpha left right: a panel of the right operand stays in the nearest cache for all strips
-// of the left one, while the next panel is called into the second.
+// of the left one.
 void multiply_packed(const LeftStrips& left, const RightPanels& right, View<Cpu, float, 2> out,
                      const Terms& terms) {
     if (out.rows() == 0) {
         return;
     }
-    constexpr Index line = 16;  // floats
-    const Index strips = (out.rows() + tile_rows - 1) / tile_rows;
-    const Index lines = (terms.depth * tile_columns / line + strips - 1) / strips;
+    PanelAhead ahead(right, terms.depth, (out.rows() + tile_rows - 1) / tile_rows);
     HWY_ALIGN float alpha[tile_rows];
     std::fill(alpha, alpha + tile_rows, terms.alpha);
     for (Index c = 0; c < out.columns(); c += tile_columns) {
         const RightOperand b = right.at(c);
-        const bool is_last = c + tile_columns >= out.columns();
-        const float* ahead = is_last ? right.data : right.at(c + tile_columns).data;
+        ahead.start(right.at(c + tile_columns < out.columns() ? c + tile_columns : 0).data);
         for (Index r = 0; r < out.rows(); r += tile_rows) {
             const auto target = out.rows({r, std::min(r + tile_rows, out.rows())})
                                     .columns({c, std::min(c + tile_columns, out.columns())});
             if (target.rows() < tile_rows || target.columns() < tile_columns) {
-                edge_tile(terms.depth, left.at(r), b, target, terms.adds, terms.alpha);
+                edge_tile(terms, left.at(r), b, target);
                 continue;
             }
-            for (Index i = 0; i < tile_rows; ++i) {
-                hwy::Prefetch(target.row(i));
-                hwy::Prefetch(target.row(i) + tile_columns - 1);
-            }
-            if (right.step == tile_columns) {
-                for (Index i = 0; i < lines; ++i, ahead += line) {
-                    hwy::Prefetch(ahead);
-                }
-            }
-            const TileOutput c_tile{target.data(), target.pitch()};
-            if (terms.adds) {
-                tile<Update::add_scaled>(terms.depth, left.at(r), b, c_tile, alpha);
-            } else {
-                tile<Update::overwrite_scaled>(terms.depth, left.at(r), b, c_tile, alpha);
-            }
+            ahead.call();
+            whole_tile(terms, left.at(r), b, target, alpha);
         }
     }
 }
