@@ -40,9 +40,10 @@ class StorageTest(RefusalTest):
         return disk
 
     def fill(self, disk, left=0):
-        """Until all but `left` bytes are used."""
-        free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
-        (disk / "others").write_bytes(b"\0" * (free - left))
+        """Until all but `left` bytes are used; a run may take some of them meanwhile."""
+        with open(disk / "others", "wb", buffering=0) as file, contextlib.suppress(OSError):
+            while os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize > left:
+                file.write(b"\0" * 4096)
 
     def train_a_step(self, folder):
         program.train(self.good_run(run__directory=folder), 0)
