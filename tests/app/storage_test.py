@@ -83,7 +83,8 @@ class FullDisk(StorageTest):
         self.assert_goes_on(self.run_folder, 2)
 
     def test_log_that_grows(self):
-        """Full after some steps. The log has room for 511 of them at a time (io/run_log.cpp), and few of that are left."""
+        """It is noticed when the log needs room, which it takes for 511 steps at a time (io/run_log.cpp). Few of the first are
+        left; where the run was quicker than the filling, 511 more go by."""
         steps = 506
         program.train(self.good_run(run__directory=self.folder / "long", train__steps=steps), 0)
         for ranks in (0, 4):
@@ -91,7 +92,7 @@ class FullDisk(StorageTest):
             shutil.copytree(self.folder / "long", folder)
             options = self.good_run(run__directory=folder, train__steps=100000, train__checkpoint_every=0)
             result = program.interrupt(options, ranks, folder / "log.h5", steps + 1, lambda _: self.fill(self.disk))
-            self.assert_told(result, rf"cannot write .* {folder}/log.h5: {FULL}", 1)
+            self.assert_told(result, rf"cannot write .* {folder}/log.h5: {FULL}", 1, seconds=120)
             (self.disk / "others").unlink()
 
     def test_other_files(self):
