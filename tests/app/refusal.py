@@ -45,14 +45,14 @@ class RefusalTest(ProgramTest):
                            if path not in before or path not in after or before[path] != after[path]]
                 self.assertEqual(changed, [], f"changed by\n{result}")
 
-    def assert_told(self, result, sentence, code=2):
+    def assert_told(self, result, sentence, code=2, seconds=SECONDS):
         self.assert_code(result, code)
         self.assertEqual(len(result.complaints), 1, str(result))
         self.assertRegex(result.complaints[0], sentence)
         self.assertRegex(result.complaints[0], REMEDY)
         # Nothing of a library's own, no second line.
         self.assertEqual(result.said, result.warnings + result.complaints, str(result))
-        if result.seconds >= SECONDS:
+        if result.seconds >= seconds:
             ranks = result.command[2] if result.command[0] == "mpirun" else 0
             self.assertLess(result.seconds, STARTS * program.run(["--version"], {}, ranks).seconds, str(result))
 
