@@ -71,9 +71,7 @@ def rows_of_step(folder, step):
 class Elastic(ProgramTest):
     @classmethod
     def setUpClass(cls):
-        temporary = program.tempfile.TemporaryDirectory(prefix="longlora-")
-        cls.addClassCleanup(temporary.cleanup)
-        cls.common = program.Path(temporary.name)
+        cls.make_common_folder()
         cls.physics = {**PHYSICS, "data.train": write_rows(cls.common / "rows.npy")}
         cls.whole, cls.saved = cls.common / "whole", cls.common / "saved"
         cls.train_on(SAVED_ON, cls.whole, STEPS)

@@ -214,6 +214,13 @@ def relative(a, b):
 class ProgramTest(unittest.TestCase):
     """Each test has a folder of its own, self.folder."""
 
+    @classmethod
+    def make_common_folder(cls):
+        """cls.common, for what all tests of a class share; for setUpClass."""
+        temporary = tempfile.TemporaryDirectory(prefix="longlora-")
+        cls.addClassCleanup(temporary.cleanup)
+        cls.common = Path(temporary.name)
+
     def setUp(self):
         temporary = tempfile.TemporaryDirectory(prefix="longlora-")
         self.addCleanup(temporary.cleanup)

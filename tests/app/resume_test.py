@@ -53,9 +53,7 @@ class Resume(ResumeTest):
 
     @classmethod
     def setUpClass(cls):
-        temporary = program.tempfile.TemporaryDirectory(prefix="longlora-")
-        cls.addClassCleanup(temporary.cleanup)
-        cls.common = program.Path(temporary.name)
+        cls.make_common_folder()
         cls.physics = {**PHYSICS, "data.train": program.write_tokens(cls.common / "tokens.npy", ROWS, LENGTH)}
         cls.whole = cls.common / "whole"  # in one go, with checkpoints of steps 10 and 20
         program.train({**cls.physics, **LAYOUT, "train.steps": 20, "train.checkpoint_every": 10,

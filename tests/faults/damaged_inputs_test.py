@@ -24,9 +24,7 @@ class Damaged(ProgramTest):
 
     @classmethod
     def setUpClass(cls):
-        temporary = program.tempfile.TemporaryDirectory(prefix="longlora-")
-        cls.addClassCleanup(temporary.cleanup)
-        cls.common = program.Path(temporary.name)
+        cls.make_common_folder()
         case = cases.Case("damaged")
         files = cases.write(case, cases.build(case), cls.common / "inputs")
         cls.model, cls.tokens = Path(files["model.path"]), Path(files["data.train"])
