@@ -36,7 +36,13 @@ void copy(const Stream<Cpu>& stream, const Copy<Cpu, float>& op);
 void accumulate(const Stream<Cpu>& stream, const Accumulate<Cpu, float>& op);
 void dropout(const Stream<Cpu>& stream, const Dropout<Cpu>& op);
 
-// sum of squares in double over pieces of 4,096 elements, added in order; NaN or infinity show.
-double squared_norm(const Stream<Cpu>& stream, View<Cpu, const float, 1> x);
+// squares[i] = sum of x^2 over piece i of `piece` elements, in double; NaN or infinity show.
+template <class Device>
+struct SquaredNorms {
+    View<Device, const float, 1> x;
+    Index piece;
+    View<Device, double, 1> squares;
+};
+void squared_norms(const Stream<Cpu>& stream, const SquaredNorms<Cpu>& op);
 
 }  // namespace longlora

@@ -4,7 +4,7 @@
 
 #include "core/stream.hpp"
 
-// x[t] = table[token[t]]          d_table[token[t]] += d_x[t]
+// x[t] = table[token[t]]; the gradient is in fixed_point.hpp
 namespace longlora {
 
 template <class Device>
@@ -14,14 +14,6 @@ struct EmbeddingForward {
     View<Device, float, 2> x;                    // (T, E)
 };
 
-template <class Device>
-struct EmbeddingBackward {
-    View<Device, const std::int32_t, 1> tokens;  // (T)
-    View<Device, const float, 2> d_x;            // (T, E)
-    View<Device, float, 2> d_table;              // (V, E) accumulated in token order
-};
-
 void embedding_forward(const Stream<Cpu>& stream, const EmbeddingForward<Cpu>& op);
-void embedding_backward(const Stream<Cpu>& stream, const EmbeddingBackward<Cpu>& op);
 
 }  // namespace longlora

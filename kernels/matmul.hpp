@@ -34,4 +34,8 @@ struct Matmul {
 
 void matmul(const Stream<Cpu>& stream, const Matmul<Cpu>& op);
 
+// Whether the bits of a row of the result depend on its operands alone, and not on how many rows are
+// multiplied with it; so on machines with vectors of 8 floats, elsewhere BLAS decides.
+bool matmul_rows_are_independent();
+
 }  // namespace longlora

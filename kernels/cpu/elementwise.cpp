@@ -81,21 +81,14 @@ void dropout(const Stream<Cpu>& stream, const Dropout<Cpu>& op) {
     });
 }
 
-double squared_norm(const Stream<Cpu>& stream, View<Cpu, const float, 1> x) {
-    constexpr Index piece = 4096;
-    const Index pieces = (x.size() + piece - 1) / piece;
-    std::vector<double> sums(static_cast<std::size_t>(pieces), 0.0);
-    parallel_blocks(stream, pieces, 16, [&](Range range) {
+void squared_norms(const Stream<Cpu>& stream, const SquaredNorms<Cpu>& op) {
+    parallel_blocks(stream, op.squares.size(), 16, [&](Range range) {
         for (Index i = range.begin; i < range.end; ++i) {
-            sums[static_cast<std::size_t>(i)] =
-                squares_of_piece(x.data() + i * piece, std::min(piece, x.size() - i * piece));
+            const Index begin = i * op.piece;
+            op.squares[i] =
+                squares_of_piece(op.x.data() + begin, std::min(op.piece, op.x.size() - begin));
         }
     });
-    double total = 0;
-    for (const double sum : sums) {
-        total += sum;
-    }
-    return total;
 }
 
 }  // namespace longlora

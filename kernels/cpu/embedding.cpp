@@ -15,18 +15,4 @@ void embedding_forward(const Stream<Cpu>& stream, const EmbeddingForward<Cpu>& o
     });
 }
 
-void embedding_backward(const Stream<Cpu>& stream, const EmbeddingBackward<Cpu>& op) {
-    // Threads share the columns, not the tokens: a row of the table receives its addends in token
-    // order however many threads there are, and no two threads write to one place.
-    parallel_blocks(stream, op.d_x.columns(), 64, [&](Range columns) {
-        for (Index t = 0; t < op.d_x.rows(); ++t) {
-            const float* from = op.d_x.row(t);
-            float* to = op.d_table.row(op.tokens[t]);
-            for (Index e = columns.begin; e < columns.end; ++e) {
-                to[e] += from[e];
-            }
-        }
-    });
-}
-
 }  // namespace longlora

@@ -25,8 +25,6 @@ struct Blocks {
 // Below this many multiplications a second thread costs more than it brings.
 constexpr Index small_product = 1 << 20;
 
-constexpr Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
-
 Blocks blocks_of(Index rows, Index columns, Index depth) {
     if (rows * columns * depth <= 2 * small_product) {
         return {rows, columns};
@@ -116,5 +114,7 @@ void matmul(const Stream<Cpu>& stream, const Matmul<Cpu>& op) {
     }
     packed_matmul(stream, scaled);
 }
+
+bool matmul_rows_are_independent() { return packed_matmul_is_fast(); }
 
 }  // namespace longlora

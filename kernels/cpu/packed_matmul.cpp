@@ -166,7 +166,7 @@ class PanelAhead {
 public:
     // `strips` are worked on meanwhile; a panel that is not packed is left to the machine.
     PanelAhead(const RightPanels& right, Index depth, Index strips)
-        : lines_(right.step == tile_columns ? (depth + strips - 1) / strips : 0) {}
+        : lines_(right.step == tile_columns ? ceil_div(depth, strips) : 0) {}
 
     void start(const float* panel) { next_ = panel; }
     void call() {
@@ -187,7 +187,7 @@ void multiply_packed(const LeftStrips& left, const RightPanels& right, View<Cpu,
     if (out.rows() == 0) {
         return;
     }
-    PanelAhead ahead(right, terms.depth, (out.rows() + tile_rows - 1) / tile_rows);
+    PanelAhead ahead(right, terms.depth, ceil_div(out.rows(), tile_rows));
     HWY_ALIGN float alpha[tile_rows];
     std::fill(alpha, alpha + tile_rows, terms.alpha);
     for (Index c = 0; c < out.columns(); c += tile_columns) {
@@ -285,8 +285,6 @@ constexpr Index block_columns = 2048;  // of it 3 MB, in the last, shared by all
 constexpr Index few_rows = 24;
 // Below this many multiplications a second thread costs more than it brings.
 constexpr Index small_product = 1 << 20;
-
-constexpr Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
 
 // Length of equal blocks, a multiple of `unit`, as many for each thread.
 Index equal_blocks(Index count, Index largest, Index unit, int threads) {

@@ -82,7 +82,7 @@ void rms_norm_backward(const Stream<Cpu>& stream, const RmsNormBackward<Cpu>& op
     // d_weight is summed over slabs of fixed size, then over the slabs in order: the result does
     // not depend on the number of threads.
     const Index width = op.d_weight.size();
-    const Index slabs = (op.x.rows() + rows_per_slab - 1) / rows_per_slab;
+    const Index slabs = ceil_div(op.x.rows(), rows_per_slab);
     std::vector<float> parts(static_cast<std::size_t>(slabs * width), 0.0F);
     parallel_blocks(stream, op.x.rows(), rows_per_slab, [&](Range rows) {
         float* part = width == 0 ? nullptr : parts.data() + rows.begin / rows_per_slab * width;

@@ -100,10 +100,6 @@ HWY_INLINE void tile(Index depth, LeftOperand a, RightOperand b, TileOutput c,
     }
 }
 
-constexpr Index round_up(Index n, Index multiple) {
-    return (n + multiple - 1) / multiple * multiple;
-}
-
 #if HWY_MAX_BYTES >= 32
 // Columns 0 .. 7 of eight rows `pitch` apart become rows `to_pitch` apart, written in order: where
 // they overlap the later one stays.

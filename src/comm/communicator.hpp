@@ -59,11 +59,10 @@ public:
     void all_reduce_min(View<Cpu, T, 1> values) const;
     template <class T>
     void broadcast(View<Cpu, T, 1> values, int root) const;
-    // values: the whole array on each rank; out: this rank's piece of the sum. pieces[r] is rank
-    // r's range; the ranges follow each other and cover the array.
+    // values: the whole array on each rank. This rank's piece of it becomes that of the sum, the rest
+    // stays. pieces[r] is rank r's range; the ranges follow each other and cover the array.
     template <class T>
-    void reduce_scatter_sum(View<Cpu, const T, 1> values, View<Cpu, T, 1> out,
-                            const std::vector<Range>& pieces) const;
+    void reduce_scatter_sum(View<Cpu, T, 1> values, const std::vector<Range>& pieces) const;
     // Each rank has filled pieces[rank()] of values; afterwards all have all of it.
     template <class T>
     void all_gather(View<Cpu, T, 1> values, const std::vector<Range>& pieces) const;

@@ -3,6 +3,7 @@
 #include "commands/threads.hpp"
 #include "core/terminal.hpp"
 #include "core/text.hpp"
+#include "kernels/matmul.hpp"
 #include "plan/flops.hpp"
 #include "sequence/left_context.hpp"
 
@@ -20,6 +21,25 @@ std::string shards_text(const Layout& layout) {
         text += std::to_string(layout.half());
     }
     return text;
+}
+
+std::string bits_text(const DryRun& run) {
+    const auto only_here = [](const std::string& reason) {
+        return "the same in every run on this layout (" + reason + ")";
+    };
+    if (run.options.train.deterministic == choice::Deterministic::run) {
+        return only_here("train.deterministic run");
+    }
+    if (run.plan.layout.pattern == Pattern::full) {
+        return only_here("full attention");
+    }
+    if (!run.plan.layout.is_aligned()) {
+        return only_here("shards are not whole half-groups");
+    }
+    if (!matmul_rows_are_independent()) {
+        return only_here("BLAS products: no vectors of 8 floats here");
+    }
+    return "the same on every layout whose shards are whole half-groups";
 }
 
 std::string traffic_text(const DryRun& run) {
@@ -52,6 +72,7 @@ void print_dry_run(const DryRun& run, const Communicator<Cpu>& world) {
     say("mesh          " + std::to_string(world.size() / run.plan.layout.ranks) + " data x " +
         std::to_string(run.plan.layout.ranks) + " sequence");
     say("shards        " + shards_text(run.plan.layout));
+    say("bits          " + bits_text(run));
     say("activations   " + policy_name(run.plan.policy));
     say("left context  " + traffic_text(run));
     say("work          " +

@@ -41,7 +41,7 @@ void parallel_for(const Stream<Cpu>& stream, Index count, const Body& body) {
 // Calls body(range) for consecutive ranges of at most `block` that cover [0, count).
 template <class Body>
 void parallel_blocks(const Stream<Cpu>& stream, Index count, Index block, const Body& body) {
-    parallel_for(stream, (count + block - 1) / block, [&](Index i) {
+    parallel_for(stream, ceil_div(count, block), [&](Index i) {
         body(Range{i * block, (i + 1) * block < count ? (i + 1) * block : count});
     });
 }

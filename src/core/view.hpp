@@ -11,6 +11,11 @@ namespace longlora {
 
 using Index = std::int64_t;
 
+// a / b, rounded up
+constexpr Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
+// The least multiple of `unit` that is at least n.
+constexpr Index round_up(Index n, Index unit) { return ceil_div(n, unit) * unit; }
+
 // Half-open range of integers: tokens, rows, heads, elements.
 struct Range {
     Index begin = 0;

@@ -80,6 +80,8 @@ Scratch<Device>::Scratch(Arena<Device>& arena, const LayerShape& shape)
           arena.template matrix<float>(shape.wants_gradients ? shape.tokens : 0, shape.q_width())),
       d_qkv(arena.template matrix<float>(shape.wants_gradients ? shape.tokens : 0,
                                          shape.qkv_width())),
+      d_kv_behind(arena.template matrix<float>(shape.wants_gradients ? shape.tokens : 0,
+                                               2 * shape.kv_width())),
       delta(arena.template matrix<float>(shape.config.heads,
                                          shape.wants_gradients ? shape.tokens : 0)),
       gate(arena.template matrix<Element<Device>>(shape.mlp_tile, shape.config.mlp_width)),

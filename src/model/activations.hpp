@@ -77,6 +77,7 @@ struct Scratch {
     View<Device, float, 2> d_normed;           // (T, E)
     View<Device, float, 2> d_context;          // (T, H D)
     View<Device, float, 2> d_qkv;              // (T, (H + 2 Hkv) D)
+    View<Device, float, 2> d_kv_behind;        // (T, 2 Hkv D) dK and dV by later tokens' squares
     View<Device, float, 2> delta;              // (H, T)
     View<Device, Element<Device>, 2> gate;     // (mlp_tile, F)
     View<Device, Element<Device>, 2> up;       // (mlp_tile, F)

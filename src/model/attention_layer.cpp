@@ -16,8 +16,8 @@ AttentionLayer<Device>::AttentionLayer(const LlamaConfig& config, const Tune& tu
       k_(make_linear(tune, parameters, layer, "self_attn.k_proj", 1)),
       v_(make_linear(tune, parameters, layer, "self_attn.v_proj", 2)),
       o_(make_linear(tune, parameters, layer, "self_attn.o_proj", 3)),
-      d_norm_(norm_gradient(parameters,
-                            "model.layers." + std::to_string(layer) + ".input_layernorm.weight")) {}
+      d_norm_(optional_gradient(
+          parameters, "model.layers." + std::to_string(layer) + ".input_layernorm.weight")) {}
 
 // The packed buffer holds q, k and v side by side.
 template <class Device>
@@ -82,11 +82,10 @@ void AttentionLayer<Device>::attend(LayerRun<Device>& run, const LayerActivation
                                        .out = act.context,
                                        .lse = act.lse});
     };
-    // In halves, so that messages make progress while the own part is attended.
-    const std::span<const AttentionItem> own = exchange.plan().own;
-    attend_block({k_of(qkv), v_of(qkv), 0}, own.first(own.size() / 2));
+    // In turns, so that messages make progress while the own part is attended.
+    attend_block({k_of(qkv), v_of(qkv), 0}, exchange.plan().triangles);
     exchange.poll();
-    attend_block({k_of(qkv), v_of(qkv), 0}, own.subspan(own.size() / 2));
+    attend_block({k_of(qkv), v_of(qkv), 0}, exchange.plan().rectangles);
     exchange.notify("own attention done");
     const auto& blocks = exchange.plan().blocks;
     for (std::size_t i = 0; i < blocks.size(); ++i) {
@@ -137,6 +136,9 @@ void AttentionLayer<Device>::forward_keys_values(LayerRun<Device>& run,
 }
 
 // delta = rowsum(d_context * context); dQ, dK, dV block by block, left context first: it travels.
+// dK and dV of a half-group are its triangle's plus at most one square's, of this shard or another:
+// each of the two is formed from zero, so that their sum has the same bits wherever it is made. In dQ
+// a square always comes before the triangle.
 template <class Device>
 void AttentionLayer<Device>::attend_backward(LayerRun<Device>& run,
                                              const LayerActivations<Device>& act,
@@ -145,6 +147,9 @@ void AttentionLayer<Device>::attend_backward(LayerRun<Device>& run,
     const View<Device, const Element<Device>, 2> qkv = act.qkv;
     const auto d_k = k_of(scratch.d_qkv);
     const auto d_v = v_of(scratch.d_qkv);
+    const Index width = config_.kv_heads * config_.head_dim;
+    const auto d_k_behind = scratch.d_kv_behind.columns({0, width});
+    const auto d_v_behind = scratch.d_kv_behind.columns({width, 2 * width});
     const auto attend_block =
         [&](const KeyValueBlock<Device>& block, std::span<const AttentionItem> items,
             View<Device, float, 2> block_d_k, View<Device, float, 2> block_d_v) {
@@ -163,7 +168,8 @@ void AttentionLayer<Device>::attend_backward(LayerRun<Device>& run,
     attention_delta(run.stream,
                     {.d_out = scratch.d_context, .out = act.context, .delta = scratch.delta});
     std::fill_n(scratch.d_qkv.data(), scratch.d_qkv.flat().size(), 0.0F);
-    exchange.begin_backward(run.stream, layer_, d_k, d_v);
+    std::fill_n(scratch.d_kv_behind.data(), scratch.d_kv_behind.flat().size(), 0.0F);
+    exchange.begin_backward(run.stream, layer_, d_k_behind, d_v_behind);
     const auto& blocks = exchange.plan().blocks;
     for (std::size_t i = 0; i < blocks.size(); ++i) {
         const auto index = static_cast<Index>(i);
@@ -171,11 +177,12 @@ void AttentionLayer<Device>::attend_backward(LayerRun<Device>& run,
         attend_block(exchange.block(layer_, index), blocks[i].items, gradient.k, gradient.v);
         exchange.send_gradient(index);
     }
-    const std::span<const AttentionItem> own = exchange.plan().own;
-    attend_block({k_of(qkv), v_of(qkv), 0}, own.first(own.size() / 2), d_k, d_v);
+    attend_block({k_of(qkv), v_of(qkv), 0}, exchange.plan().rectangles, d_k_behind, d_v_behind);
     exchange.poll();
-    attend_block({k_of(qkv), v_of(qkv), 0}, own.subspan(own.size() / 2), d_k, d_v);
-    exchange.end_backward(run.stream, layer_, d_k, d_v);
+    attend_block({k_of(qkv), v_of(qkv), 0}, exchange.plan().triangles, d_k, d_v);
+    exchange.end_backward(run.stream, layer_, d_k_behind, d_v_behind);
+    accumulate(run.stream, {.x = d_k_behind, .out = d_k});
+    accumulate(run.stream, {.x = d_v_behind, .out = d_v});
 }
 
 // d_h = q_proj' dq + k_proj' dk + v_proj' dv, with dq and the completed dk turned back first
@@ -198,7 +205,8 @@ void AttentionLayer<Device>::project_backward(LayerRun<Device>& run,
                         .x = scratch.normed,
                         .weight = weight,
                         .d_x = scratch.d_normed,
-                        .beta = beta},
+                        .beta = beta,
+                        .pieces = run.pieces},
                        run.dropout, scratch.linear);
     };
     rms_norm_forward(run.stream, {.x = act.x,
@@ -209,12 +217,14 @@ void AttentionLayer<Device>::project_backward(LayerRun<Device>& run,
     linear(q_, weights.q, d_q, 0);
     linear(k_, weights.k, d_k, 1);
     linear(v_, weights.v, v_of(scratch.d_qkv), 1);
-    rms_norm_backward(run.stream, {.d_y = scratch.d_normed,
-                                   .x = act.x,
-                                   .weight = weights.input_norm,
-                                   .rstd = act.rstd_attention,
-                                   .d_x = scratch.d_x,
-                                   .d_weight = d_norm_});
+    norm_backward<Device>(run.stream,
+                          {.d_y = scratch.d_normed,
+                           .x = act.x,
+                           .weight = weights.input_norm,
+                           .rstd = act.rstd_attention,
+                           .d_x = scratch.d_x,
+                           .d_weight = {nullptr, 0}},
+                          d_norm_, run.pieces);
 }
 
 template <class Device>
@@ -225,7 +235,8 @@ void AttentionLayer<Device>::backward(LayerRun<Device>& run, const LayerWeights<
                 {.d_y = run.scratch.d_x,
                  .x = act.context,
                  .weight = weights.o,
-                 .d_x = run.scratch.d_context},
+                 .d_x = run.scratch.d_context,
+                 .pieces = run.pieces},
                 run.dropout, run.scratch.linear);
     attend_backward(run, act, exchange);
     project_backward(run, weights, act);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "kernels/rms_norm.hpp"
 #include "model/activations.hpp"
 #include "model/context_exchange.hpp"
 #include "model/parameters.hpp"
@@ -14,11 +15,21 @@ struct LayerRun {
     Scratch<Device>& scratch;
     DropoutPlan dropout;  // first_position is the shard's
     float rms_epsilon;
+    TokenPieces pieces = {};  // of the shard's tokens
 };
 
-// The trainable parts of a norm: its gradient, empty where it is frozen.
+// Nothing where the tensor is frozen.
 template <class Device>
-View<Device, float, 1> norm_gradient(Parameters<Device>& parameters, const std::string& name);
+using OptionalGradient = std::optional<GradientSum<Device>>;
+
+template <class Device>
+OptionalGradient<Device> optional_gradient(Parameters<Device>& parameters, const std::string& name);
+
+// rms_norm_backward with the weight's gradient summed by pieces; op.d_weight is empty.
+template <class Device>
+void norm_backward(const Stream<Device>& stream, const RmsNormBackward<Device>& op,
+                   const OptionalGradient<Device>& gradient, const TokenPieces& pieces,
+                   Index most = TokenPieces::largest);
 
 // x_mid = x + o_proj(attention(rope(q_proj h), rope(k_proj h), v_proj h)),   h = rms_norm(x)
 template <class Device>
@@ -63,7 +74,7 @@ private:
     LlamaConfig config_;
     Index layer_;
     LoraLinear<Device> q_, k_, v_, o_;
-    View<Device, float, 1> d_norm_;
+    OptionalGradient<Device> d_norm_;
 };
 
 // x_out = x_mid + down_proj(silu(gate_proj h) * up_proj h),   h = rms_norm(x_mid)
@@ -93,7 +104,7 @@ private:
                        const LayerActivations<Device>& act, const Tile& tile) const;
 
     LoraLinear<Device> gate_, up_, down_;
-    View<Device, float, 1> d_norm_;
+    OptionalGradient<Device> d_norm_;
 };
 
 // The linear layer `name` ("self_attn.q_proj") of layer `layer`, with what of it is trained.

@@ -42,8 +42,8 @@ public:
                    View<Device, const Element<Device>, 2> k,
                    View<Device, const Element<Device>, 2> v);
 
-    // Backward: the received K/V are still here. Fills d_k, d_v (zero before) with what others
-    // have computed for this shard's tokens: from kept blocks at once, from peers at the end.
+    // Backward: the received K/V are still here. Adds to d_k, d_v what others have computed for this
+    // shard's tokens: from kept blocks at once, from peers at the end.
     KeyValueBlock<Device> block(Index layer, Index block) const;
     void begin_backward(const Stream<Device>& stream, Index layer, View<Device, float, 2> d_k,
                         View<Device, float, 2> d_v);

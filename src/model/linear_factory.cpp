@@ -1,14 +1,42 @@
+#include <algorithm>
+
 #include "io/adapter.hpp"
 #include "model/block.hpp"
 
 namespace longlora {
 
 template <class Device>
-View<Device, float, 1> norm_gradient(Parameters<Device>& parameters, const std::string& name) {
+OptionalGradient<Device> optional_gradient(Parameters<Device>& parameters,
+                                           const std::string& name) {
     if (!parameters.has(name)) {
-        return {nullptr, 0};
+        return std::nullopt;
     }
-    return parameters.gradient(name).flat();
+    return parameters.gradient(name);
+}
+
+// g = dy w     d_x += r (g - x r mean(g x r))     d_weight: see kernels/rms_norm.hpp
+template <class Device>
+void norm_backward(const Stream<Device>& stream, const RmsNormBackward<Device>& op,
+                   const OptionalGradient<Device>& gradient, const TokenPieces& pieces,
+                   Index most) {
+    if (!gradient) {
+        rms_norm_backward(stream, op);
+        return;
+    }
+    pieces.for_each(
+        op.x.rows(),
+        [&](Range rows) {
+            const auto d_weight = gradient->addend.flat();
+            std::fill_n(d_weight.data(), d_weight.size(), 0.0F);
+            rms_norm_backward(stream, {.d_y = op.d_y.rows(rows),
+                                       .x = op.x.rows(rows),
+                                       .weight = op.weight,
+                                       .rstd = op.rstd.slice(rows),
+                                       .d_x = op.d_x.rows(rows),
+                                       .d_weight = d_weight});
+            gradient->commit(stream, rows.size());
+        },
+        most);
 }
 
 template <class Device>
@@ -23,7 +51,7 @@ LoraLinear<Device> make_linear(const Tune& tune, Parameters<Device>& parameters,
         lora = LoraFactors<Device>{parameters.weight(lora_a), parameters.weight(lora_b),
                                    parameters.gradient(lora_a), parameters.gradient(lora_b)};
     }
-    std::optional<View<Device, float, 2>> d_weight;
+    std::optional<GradientSum<Device>> d_weight;
     if (parameters.has(base + ".weight")) {
         d_weight = parameters.gradient(base + ".weight");
     }
@@ -31,7 +59,9 @@ LoraLinear<Device> make_linear(const Tune& tune, Parameters<Device>& parameters,
             static_cast<std::uint64_t>(layer * targets + target)};
 }
 
-template View<Cpu, float, 1> norm_gradient(Parameters<Cpu>&, const std::string&);
+template OptionalGradient<Cpu> optional_gradient(Parameters<Cpu>&, const std::string&);
+template void norm_backward(const Stream<Cpu>&, const RmsNormBackward<Cpu>&,
+                            const OptionalGradient<Cpu>&, const TokenPieces&, Index);
 template LoraLinear<Cpu> make_linear(const Tune&, Parameters<Cpu>&, Index, const std::string&,
                                      Index);
 

@@ -1,6 +1,7 @@
 #include "model/llama.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/progress_point.hpp"
 #include "kernels/cross_entropy.hpp"
@@ -11,9 +12,10 @@
 namespace longlora {
 namespace {
 
-template <class Device>
-View<Device, float, 2> matrix_gradient(Parameters<Device>& parameters, const std::string& name) {
-    return parameters.has(name) ? parameters.gradient(name) : View<Device, float, 2>(nullptr, 0, 0);
+// Rounded so that sums of millions are exact, whatever their order; NaN and infinity stay.
+double rounded_loss(float loss) {
+    constexpr double one = 1 << 26;
+    return std::nearbyint(static_cast<double>(loss) * one) / one;
 }
 
 }  // namespace
@@ -23,9 +25,9 @@ Llama<Device>::Llama(const LlamaConfig& config, const Tune& tune, Parameters<Dev
                      const WeightStore<Device>& store)
     : config_(config),
       store_(store),
-      d_embedding_(matrix_gradient(parameters, "model.embed_tokens.weight")),
-      d_norm_(norm_gradient(parameters, "model.norm.weight")),
-      d_head_(config.is_tied ? d_embedding_ : matrix_gradient(parameters, "lm_head.weight")) {
+      d_embedding_(optional_gradient(parameters, "model.embed_tokens.weight")),
+      d_norm_(optional_gradient(parameters, "model.norm.weight")),
+      d_head_(config.is_tied ? d_embedding_ : optional_gradient(parameters, "lm_head.weight")) {
     for (Index l = 0; l < config.layers; ++l) {
         attention_.emplace_back(config, tune, parameters, l);
         mlp_.emplace_back(config, tune, parameters, l);
@@ -97,13 +99,13 @@ double Llama<Device>::loss(LayerRun<Device>& run, const LossInput<Device>& input
     if (input.wants_gradient) {
         std::fill_n(run.scratch.d_x.data(), run.scratch.d_x.flat().size(), 0.0F);
     }
-    const Index tile_rows = run.scratch.logits.rows();
-    const Index count = input.last.rows();
     double sum = 0;
-    for (Index begin = 0; begin < count; begin += tile_rows) {
-        sum += loss_tile(run, input, {begin, std::min(count, begin + tile_rows)});
+    for (Index begin = 0; begin < input.last.rows();) {
+        const Range rows = run.pieces.tile(begin, input.last.rows(), run.scratch.logits.rows());
+        sum += loss_tile(run, input, rows);
+        begin = rows.end;
     }
-    return sum * static_cast<double>(input.scale);
+    return sum;
 }
 
 template <class Device>
@@ -121,39 +123,57 @@ View<Device, float, 2> Llama<Device>::logits(LayerRun<Device>& run,
     return out;
 }
 
-// d_h = d_logits W   d_W += d_logits' h, a tile at a time: no [T, V] array exists
+// A tile at a time: no [T, V] array exists.
 template <class Device>
 double Llama<Device>::loss_tile(LayerRun<Device>& run, const LossInput<Device>& input,
                                 Range rows) const {
-    auto& scratch = run.scratch;
-    const auto& ends = store_.ends();
-    const Range first{0, rows.size()};
-    const auto h = scratch.normed.rows(first);
     const auto logits = this->logits(run, input.last.rows(rows));
-    const auto losses = scratch.losses.slice(first);
+    const auto losses = run.scratch.losses.slice({0, rows.size()});
     cross_entropy(run.stream, {.logits = logits,
                                .labels = input.labels.slice(rows),
                                .loss = losses,
                                .scale = input.scale,
                                .wants_gradient = input.wants_gradient});
     if (input.wants_gradient) {
-        const auto d_h = scratch.d_normed.rows(first);
-        matmul(run.stream, {.a = logits, .b = ends.head, .out = d_h});
-        if (d_head_.rows() > 0) {
-            matmul(run.stream, {.a = transposed(logits), .b = h, .out = d_head_, .beta = 1});
-        }
-        rms_norm_backward(run.stream, {.d_y = d_h,
-                                       .x = input.last.rows(rows),
-                                       .weight = ends.norm,
-                                       .rstd = scratch.final_rstd.slice(first),
-                                       .d_x = scratch.d_x.rows(rows),
-                                       .d_weight = d_norm_});
+        loss_backward(run, input, rows, logits);
     }
     double sum = 0;
     for (const float loss : losses) {
-        sum += static_cast<double>(loss);
+        sum += rounded_loss(loss);
     }
     return sum;
+}
+
+// d_h = d_logits W   d_W += d_logits' h
+template <class Device>
+void Llama<Device>::loss_backward(LayerRun<Device>& run, const LossInput<Device>& input, Range rows,
+                                  View<Device, const float, 2> d_logits) const {
+    auto& scratch = run.scratch;
+    const auto& ends = store_.ends();
+    const Range first{0, rows.size()};
+    const TokenPieces pieces = run.pieces.at_row(rows.begin);
+    const Index most = std::min(scratch.logits.rows(), TokenPieces::largest);
+    const auto d_h = scratch.d_normed.rows(first);
+    matmul(run.stream, {.a = d_logits, .b = ends.head, .out = d_h});
+    if (d_head_) {
+        pieces.for_each(
+            rows.size(),
+            [&](Range piece) {
+                const View<Device, const float, 2> h = scratch.normed.rows(piece);
+                matmul(run.stream,
+                       {.a = transposed(d_logits.rows(piece)), .b = h, .out = d_head_->addend});
+                d_head_->commit(run.stream, piece.size());
+            },
+            most);
+    }
+    norm_backward<Device>(run.stream,
+                          {.d_y = d_h,
+                           .x = input.last.rows(rows),
+                           .weight = ends.norm,
+                           .rstd = scratch.final_rstd.slice(first),
+                           .d_x = scratch.d_x.rows(rows),
+                           .d_weight = {nullptr, 0}},
+                          d_norm_, pieces, most);
 }
 
 template <class Device>
@@ -172,9 +192,12 @@ void Llama<Device>::backward(LayerRun<Device>& run, const ShardInput<Device>& in
         attention_[index].backward(run, weights, layer, exchange);
     }
     progress_point().layer = -1;
-    if (d_embedding_.rows() > 0) {
-        embedding_backward(
-            run.stream, {.tokens = input.tokens, .d_x = run.scratch.d_x, .d_table = d_embedding_});
+    if (d_embedding_) {
+        embedding_gradient(run.stream, {.tokens = input.tokens,
+                                        .d_x = run.scratch.d_x,
+                                        .sum = d_embedding_->sum,
+                                        .largest = d_embedding_->largest_addend(1),
+                                        .refused = d_embedding_->refused});
     }
 }
 

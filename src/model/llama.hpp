@@ -49,9 +49,10 @@ public:
     // scratch.normed and scratch.final_rstd keep h and the norm's statistics.
     View<Device, float, 2> logits(LayerRun<Device>& run, View<Device, const float, 2> last) const;
 
-    // Sum of the labels' losses times the scale, in double. With wants_gradient scratch.d_x becomes
-    // the gradient of `last` (the residual stream after the last layer), and the gradients of the
-    // final norm and of a trained head are added to.
+    // Sum of the labels' losses, not scaled: each is rounded to a multiple of 2^-26, so that sums up
+    // to 10^8 are exact in any order. With wants_gradient scratch.d_x becomes the gradient of `last`
+    // (the residual stream after the last layer) times the scale, and the gradients of the final
+    // norm and of a trained head are added to.
     double loss(LayerRun<Device>& run, const LossInput<Device>& input) const;
 
     // From scratch.d_x back to every trainable's gradient.
@@ -60,6 +61,8 @@ public:
 
 private:
     double loss_tile(LayerRun<Device>& run, const LossInput<Device>& input, Range rows) const;
+    void loss_backward(LayerRun<Device>& run, const LossInput<Device>& input, Range rows,
+                       View<Device, const float, 2> d_logits) const;
     void forward_layer(LayerRun<Device>& run, const LayerActivations<Device>& act,
                        ContextExchange<Device>& exchange, Index layer,
                        View<Device, float, 2> out) const;
@@ -68,9 +71,9 @@ private:
     const WeightStore<Device>& store_;
     std::vector<AttentionLayer<Device>> attention_;
     std::vector<MlpLayer<Device>> mlp_;
-    View<Device, float, 2> d_embedding_;  // no rows where frozen
-    View<Device, float, 1> d_norm_;       // empty where frozen
-    View<Device, float, 2> d_head_;       // no rows where frozen; d_embedding_ where tied
+    OptionalGradient<Device> d_embedding_;
+    OptionalGradient<Device> d_norm_;
+    OptionalGradient<Device> d_head_;  // d_embedding_ where tied
 };
 
 }  // namespace longlora

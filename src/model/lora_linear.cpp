@@ -35,7 +35,37 @@ void LoraLinear<Device>::forward(const Stream<Device>& stream, const Forward& op
     matmul(stream, {.a = xa, .b = transposed(lora_->b), .out = op.y, .alpha = scale_, .beta = 1});
 }
 
-// dx = dy W      dW += dy' x      dB += s dy' xa      dxa = s dy B      dA += dxa' x~
+// dW += dy' x
+template <class Device>
+void LoraLinear<Device>::add_weight_gradient(const Stream<Device>& stream,
+                                             const Backward& op) const {
+    op.pieces.for_each(op.d_y.rows(), [&](Range rows) {
+        matmul(
+            stream,
+            {.a = transposed(op.d_y.rows(rows)), .b = op.x.rows(rows), .out = d_weight_->addend});
+        d_weight_->commit(stream, rows.size());
+    });
+}
+
+// dB += s dy' xa      dA += dxa' x~
+template <class Device>
+void LoraLinear<Device>::add_factor_gradients(const Stream<Device>& stream, const Backward& op,
+                                              View<Device, const float, 2> x,
+                                              const LinearScratch<Device>& scratch) const {
+    op.pieces.for_each(op.d_y.rows(), [&](Range rows) {
+        const View<Device, const float, 2> xa = scratch.xa.rows(rows);
+        matmul(stream, {.a = transposed(op.d_y.rows(rows)),
+                        .b = xa,
+                        .out = lora_->d_b.addend,
+                        .alpha = scale_});
+        lora_->d_b.commit(stream, rows.size());
+        const View<Device, const float, 2> d_xa = scratch.d_xa.rows(rows);
+        matmul(stream, {.a = transposed(d_xa), .b = x.rows(rows), .out = lora_->d_a.addend});
+        lora_->d_a.commit(stream, rows.size());
+    });
+}
+
+// dx = dy W      dxa = s dy B
 // dx += m / (1 - p) * (dxa A)
 template <class Device>
 void LoraLinear<Device>::backward(const Stream<Device>& stream, const Backward& op,
@@ -43,7 +73,7 @@ void LoraLinear<Device>::backward(const Stream<Device>& stream, const Backward& 
                                   LinearScratch<Device>& scratch) const {
     matmul(stream, {.a = op.d_y, .b = op.weight, .out = op.d_x, .beta = op.beta});
     if (d_weight_) {
-        matmul(stream, {.a = transposed(op.d_y), .b = op.x, .out = *d_weight_, .beta = 1});
+        add_weight_gradient(stream, op);
     }
     if (!lora_) {
         return;
@@ -52,10 +82,8 @@ void LoraLinear<Device>::backward(const Stream<Device>& stream, const Backward& 
     const auto xa = scratch.xa.rows({0, op.x.rows()});
     const auto d_xa = scratch.d_xa.rows({0, op.x.rows()});
     matmul(stream, {.a = x, .b = transposed(lora_->a), .out = xa});
-    matmul(stream,
-           {.a = transposed(op.d_y), .b = xa, .out = lora_->d_b, .alpha = scale_, .beta = 1});
     matmul(stream, {.a = op.d_y, .b = lora_->b, .out = d_xa, .alpha = scale_});
-    matmul(stream, {.a = transposed(d_xa), .b = x, .out = lora_->d_a, .beta = 1});
+    add_factor_gradients(stream, op, x, scratch);
     if (dropout.probability == 0) {
         matmul(stream, {.a = d_xa, .b = lora_->a, .out = op.d_x, .beta = 1});
         return;

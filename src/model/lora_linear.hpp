@@ -5,6 +5,8 @@
 
 #include "core/arena.hpp"
 #include "kernels/matmul.hpp"
+#include "model/parameters.hpp"
+#include "model/token_pieces.hpp"
 
 namespace longlora {
 
@@ -22,8 +24,8 @@ template <class Device>
 struct LoraFactors {
     View<Device, const float, 2> a;  // A (R, in)
     View<Device, const float, 2> b;  // B (out, R)
-    View<Device, float, 2> d_a;
-    View<Device, float, 2> d_b;
+    GradientSum<Device> d_a;
+    GradientSum<Device> d_b;
 };
 
 // Memory that one linear layer needs besides its operands; shared by all.
@@ -44,8 +46,8 @@ struct LinearScratch {
 template <class Device>
 class LoraLinear {
 public:
-    LoraLinear(std::optional<LoraFactors<Device>> lora,
-               std::optional<View<Device, float, 2>> d_weight, float scale, std::uint64_t index)
+    LoraLinear(std::optional<LoraFactors<Device>> lora, std::optional<GradientSum<Device>> d_weight,
+               float scale, std::uint64_t index)
         : lora_(lora), d_weight_(d_weight), scale_(scale), index_(index) {}
 
     // Whether backward reads x: a frozen linear without LoRA never needs its input again.
@@ -66,18 +68,23 @@ public:
         View<Device, const Element<Device>, 2> weight;  // (out, in)
         View<Device, float, 2> d_x;                     // (T, in)
         float beta = 0;                                 // 1: d_x is added to
+        TokenPieces pieces = {};                        // of the rows
     };
     void backward(const Stream<Device>& stream, const Backward& op, const DropoutPlan& dropout,
                   LinearScratch<Device>& scratch) const;
 
 private:
+    void add_weight_gradient(const Stream<Device>& stream, const Backward& op) const;
+    void add_factor_gradients(const Stream<Device>& stream, const Backward& op,
+                              View<Device, const float, 2> x,
+                              const LinearScratch<Device>& scratch) const;
     View<Device, const float, 2> dropped_input(const Stream<Device>& stream,
                                                View<Device, const float, 2> x,
                                                const DropoutPlan& dropout,
                                                LinearScratch<Device>& scratch) const;
 
     std::optional<LoraFactors<Device>> lora_;
-    std::optional<View<Device, float, 2>> d_weight_;
+    std::optional<GradientSum<Device>> d_weight_;
     float scale_;          // s = alpha / R
     std::uint64_t index_;  // layer and target: each has a mask of its own
 };

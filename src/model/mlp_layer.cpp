@@ -13,8 +13,8 @@ MlpLayer<Device>::MlpLayer(const LlamaConfig&, const Tune& tune, Parameters<Devi
     : gate_(make_linear(tune, parameters, layer, "mlp.gate_proj", 4)),
       up_(make_linear(tune, parameters, layer, "mlp.up_proj", 5)),
       down_(make_linear(tune, parameters, layer, "mlp.down_proj", 6)),
-      d_norm_(norm_gradient(parameters, "model.layers." + std::to_string(layer) +
-                                            ".post_attention_layernorm.weight")) {}
+      d_norm_(optional_gradient(parameters, "model.layers." + std::to_string(layer) +
+                                                ".post_attention_layernorm.weight")) {}
 
 // The MLP runs over tiles of tokens, so that its working memory does not scale with the shard.
 template <class Device>
@@ -75,9 +75,10 @@ template <class Device>
 void MlpLayer<Device>::backward(LayerRun<Device>& run, const LayerWeights<Device>& weights,
                                 const LayerActivations<Device>& act) const {
     const Index tile_rows = run.scratch.gate.rows();
-    for (Index begin = 0; begin < act.x_mid.rows(); begin += tile_rows) {
-        backward_tile(run, weights, act,
-                      tile(run, act, {begin, std::min(act.x_mid.rows(), begin + tile_rows)}));
+    for (Index begin = 0; begin < act.x_mid.rows();) {
+        const Range rows = run.pieces.tile(begin, act.x_mid.rows(), tile_rows);
+        backward_tile(run, weights, act, tile(run, act, rows));
+        begin = rows.end;
     }
 }
 
@@ -98,27 +99,39 @@ void MlpLayer<Device>::backward_tile(LayerRun<Device>& run, const LayerWeights<D
     if (down_.needs_input()) {
         swiglu_forward(run.stream, {.gate = tile.gate, .up = tile.up, .out = tile.product});
     }
-    down_.backward(run.stream,
-                   {.d_y = d_x, .x = tile.product, .weight = weights.down, .d_x = d_product},
-                   dropout, scratch.linear);
+    const TokenPieces pieces = run.pieces.at_row(tile.rows.begin);
+    down_.backward(
+        run.stream,
+        {.d_y = d_x, .x = tile.product, .weight = weights.down, .d_x = d_product, .pieces = pieces},
+        dropout, scratch.linear);
     swiglu_backward(run.stream, {.d_out = d_product,
                                  .gate = tile.gate,
                                  .up = tile.up,
                                  .d_gate = tile.gate,
                                  .d_up = tile.up});
     gate_.backward(run.stream,
-                   {.d_y = tile.gate, .x = tile.normed, .weight = weights.gate, .d_x = d_normed},
+                   {.d_y = tile.gate,
+                    .x = tile.normed,
+                    .weight = weights.gate,
+                    .d_x = d_normed,
+                    .pieces = pieces},
                    dropout, scratch.linear);
-    up_.backward(
-        run.stream,
-        {.d_y = tile.up, .x = tile.normed, .weight = weights.up, .d_x = d_normed, .beta = 1},
-        dropout, scratch.linear);
-    rms_norm_backward(run.stream, {.d_y = d_normed,
-                                   .x = act.x_mid.rows(tile.rows),
-                                   .weight = weights.post_attention_norm,
-                                   .rstd = act.rstd_mlp.slice(tile.rows),
-                                   .d_x = d_x,
-                                   .d_weight = d_norm_});
+    up_.backward(run.stream,
+                 {.d_y = tile.up,
+                  .x = tile.normed,
+                  .weight = weights.up,
+                  .d_x = d_normed,
+                  .beta = 1,
+                  .pieces = pieces},
+                 dropout, scratch.linear);
+    norm_backward<Device>(run.stream,
+                          {.d_y = d_normed,
+                           .x = act.x_mid.rows(tile.rows),
+                           .weight = weights.post_attention_norm,
+                           .rstd = act.rstd_mlp.slice(tile.rows),
+                           .d_x = d_x,
+                           .d_weight = {nullptr, 0}},
+                          d_norm_, pieces);
 }
 
 LONGLORA_INSTANTIATE(MlpLayer);

@@ -22,6 +22,14 @@ bool is_trained_base(const TensorShape& shape, const Tune& tune) {
     return false;
 }
 
+Index largest_size(const std::vector<Parameter>& table) {
+    Index largest = 0;
+    for (const Parameter& parameter : table) {
+        largest = std::max(largest, parameter.shape.size());
+    }
+    return largest;
+}
+
 }  // namespace
 
 std::vector<Parameter> trainable_parameters(const LlamaConfig& config, const Tune& tune) {
@@ -40,7 +48,7 @@ std::vector<Parameter> trainable_parameters(const LlamaConfig& config, const Tun
     Index offset = 0;
     for (const TensorShape& shape : shapes) {
         table.push_back({shape, offset, shape.columns > 0});
-        offset += (shape.size() + cache_line - 1) / cache_line * cache_line;
+        offset += round_up(shape.size(), cache_line);
     }
     return table;
 }
@@ -50,7 +58,7 @@ Index flat_size(const std::vector<Parameter>& table) {
         return 0;
     }
     const Index end = table.back().offset + table.back().shape.size();
-    return (end + cache_line - 1) / cache_line * cache_line;
+    return round_up(end, cache_line);
 }
 
 Index parameter_count(const std::vector<Parameter>& table) {
@@ -63,15 +71,41 @@ Index parameter_count(const std::vector<Parameter>& table) {
 
 template <class Device>
 Parameters<Device>::Parameters(std::vector<Parameter> table)
-    : table_(std::move(table)), weights_(flat_size(table_)), gradients_(flat_size(table_)) {
+    : table_(std::move(table)),
+      weights_(flat_size(table_)),
+      sums_(flat_size(table_)),
+      addend_(largest_size(table_)),
+      refused_(1),
+      step_tokens_(std::make_unique<double>(1)) {
     for (std::size_t i = 0; i < table_.size(); ++i) {
         place_[table_[i].shape.name] = i;
     }
 }
 
 template <class Device>
-View<Device, float, 2> Parameters<Device>::matrix(View<Device, float, 1> flat,
-                                                  const std::string& name) const {
+std::size_t Parameters<Device>::bytes(const std::vector<Parameter>& table) {
+    return static_cast<std::size_t>(flat_size(table)) * (sizeof(float) + sizeof(std::int64_t)) +
+           static_cast<std::size_t>(largest_size(table)) * sizeof(float);
+}
+
+template <class Device>
+View<Device, float, 2> Parameters<Device>::weight(const std::string& name) {
+    return matrix(weights_.view(), name);
+}
+
+template <class Device>
+GradientSum<Device> Parameters<Device>::gradient(const std::string& name) {
+    const auto sum = matrix(sums_.view(), name);
+    return {{addend_.view().data(), sum.rows(), sum.columns()},
+            sum,
+            refused_.view(),
+            step_tokens_.get()};
+}
+
+template <class Device>
+template <class T>
+View<Device, T, 2> Parameters<Device>::matrix(View<Device, T, 1> flat,
+                                              const std::string& name) const {
     const auto place = place_.find(name);
     ensure(place != place_.end(), "no trainable tensor is named " + name);
     const Parameter& parameter = table_[place->second];
@@ -82,8 +116,10 @@ View<Device, float, 2> Parameters<Device>::matrix(View<Device, float, 1> flat,
 }
 
 template <class Device>
-void Parameters<Device>::clear_gradients() {
-    std::fill(gradients().begin(), gradients().end(), 0.0F);
+void Parameters<Device>::clear_gradients(double tokens) {
+    std::fill(sums_.view().begin(), sums_.view().end(), 0);
+    refused_.view()[0] = 0;
+    *step_tokens_ = tokens;
 }
 
 LONGLORA_INSTANTIATE(Parameters);

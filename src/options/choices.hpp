@@ -15,7 +15,7 @@ enum class Resume { automatic, never, require };
 enum class Mode { lora_plus, lora, full };
 enum class Scaling { none, linear };
 enum class Schedule { constant, linear, cosine };
-enum class Deterministic { run };
+enum class Deterministic { run, layout };
 enum class Activations { automatic, keep, recompute_mlp, recompute_layer };
 enum class Device { automatic, cpu };
 enum class Weights { resident };
@@ -47,7 +47,7 @@ inline constexpr ChoiceTexts choice_texts<choice::Scaling> = {"none linear", "dy
 template <>
 inline constexpr ChoiceTexts choice_texts<choice::Schedule> = {"constant linear cosine"};
 template <>
-inline constexpr ChoiceTexts choice_texts<choice::Deterministic> = {"run", "layout"};
+inline constexpr ChoiceTexts choice_texts<choice::Deterministic> = {"run layout"};
 template <>
 inline constexpr ChoiceTexts choice_texts<choice::Activations> = {
     "auto keep recompute_mlp recompute_layer"};

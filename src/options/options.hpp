@@ -160,7 +160,7 @@ struct Options {
         double weight_decay = 0;
         double clip_norm = 1;
         Index checkpoint_every = 100;
-        choice::Deterministic deterministic = choice::Deterministic::run;
+        choice::Deterministic deterministic = choice::Deterministic::layout;
         choice::Activations activations = choice::Activations::automatic;
         Index max_bad_steps = 10;
         std::string dump_gradients;
@@ -183,7 +183,8 @@ struct Options {
             visit("train.checkpoint_every", train.checkpoint_every,
                   {"steps between checkpoints; 0: only at the end", kept, at_least(0)});
             visit("train.deterministic", train.deterministic,
-                  {"same bits on the same layout", physics});
+                  {"same bits on the same layout, or on all whose shards are whole half-groups",
+                   kept});
             visit("train.activations", train.activations, {"what backward finds", kept});
             visit("train.max_bad_steps", train.max_bad_steps,
                   {"non-finite steps in a row that end the run", kept, at_least(1)});

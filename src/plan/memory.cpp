@@ -67,7 +67,8 @@ MemoryPlan plan_memory(const Workload& work, Index sequence_rank, int world) {
     plan.parts.emplace_back("program and libraries", resident_bytes() + library_buffers);
     plan.parts.emplace_back("frozen weights",
                             static_cast<double>(WeightStore<Cpu>::frozen_bytes(config, tune)));
-    plan.parts.emplace_back("trainables and gradients", 2 * sizeof(float) * flat);
+    plan.parts.emplace_back("trainables and gradients",
+                            static_cast<double>(Parameters<Cpu>::bytes(trainables)));
     // Two moments and the rank's share of the summed gradient.
     plan.parts.emplace_back("moments, sharded", 3 * sizeof(float) * flat / world);
 

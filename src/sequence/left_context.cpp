@@ -102,7 +102,7 @@ public:
 
     // The part `own` of half-group m: its triangle, and the tokens to the left that it sees.
     void add_piece(const HeadClass& heads, Index m, Range own) {
-        plan_.own.push_back({heads.heads, local(own), local(own), true});
+        plan_.triangles.push_back({heads.heads, local(own), local(own), true});
         const Range left = left_tokens(layout_, heads, m, own);
         add_own_rectangle(heads, own, {std::max(left.begin, held_.begin), left.end});
         add_outside(heads, own, {left.begin, std::min(left.end, held_.begin)});
@@ -128,7 +128,7 @@ private:
     }
     void add_own_rectangle(const HeadClass& heads, Range own, Range keys) {
         if (!keys.empty()) {
-            plan_.own.push_back({heads.heads, local(own), local(keys), false});
+            plan_.rectangles.push_back({heads.heads, local(own), local(keys), false});
         }
     }
     void add_outside(const HeadClass& heads, Range own, Range keys) {
@@ -188,7 +188,8 @@ double visible_pairs(const Layout& layout, const Heads& heads) {
     };
     for (Index shard = 0; shard < layout.shards(); ++shard) {
         const ShardPlan plan = plan_shard(layout, heads, shard);
-        std::for_each(plan.own.begin(), plan.own.end(), add);
+        std::for_each(plan.triangles.begin(), plan.triangles.end(), add);
+        std::for_each(plan.rectangles.begin(), plan.rectangles.end(), add);
         for (const auto& block : plan.blocks) {
             std::for_each(block.items.begin(), block.items.end(), add);
         }

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <numeric>
 
 #include "kernels/adamw.hpp"
 #include "kernels/elementwise.hpp"
@@ -31,9 +33,27 @@ template <class Device>
 double Optimizer<Device>::reduce(Parameters<Device>& parameters, const Stream<Device>& stream,
                                  PhaseTimer& timer) {
     const PhaseScope sync(timer, Phase::gradient_sync);
-    world_.reduce_scatter_sum(View<Device, const float, 1>(parameters.gradients()),
-                              gradient_.view(), pieces_);
-    return std::sqrt(world_.sum(squared_norm(stream, gradient_.view())));
+    const auto sums = parameters.gradient_sums();
+    const auto own = sums.slice(range());
+    world_.reduce_scatter_sum(sums, pieces_);
+    fixed_point_value(stream, {.sum = own, .out = gradient_.view()});
+    const bool is_good = world_.sum(parameters.refused()[0]) == 0;
+    return is_good ? norm(stream) : std::numeric_limits<double>::quiet_NaN();
+}
+
+// Pieces are squared where they lie and added in order by everyone: the same bits for any ranks.
+template <class Device>
+double Optimizer<Device>::norm(const Stream<Device>& stream) const {
+    std::vector<Range> places;
+    for (const Range& range : pieces_) {
+        places.push_back({range.begin / piece, ceil_div(range.end, piece)});
+    }
+    std::vector<double> squares(static_cast<std::size_t>(places.back().end));
+    const Range mine = places[static_cast<std::size_t>(world_.rank())];
+    const View<Cpu, double, 1> all(squares.data(), places.back().end);
+    squared_norms(stream, {.x = gradient_.view(), .piece = piece, .squares = all.slice(mine)});
+    world_.all_gather(all, places);
+    return std::sqrt(std::accumulate(squares.begin(), squares.end(), 0.0));
 }
 
 // g *= min(1, clip / (norm + 1e-6)), then AdamW on this rank's range, tensor by tensor

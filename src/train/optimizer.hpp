@@ -35,6 +35,8 @@ public:
     static std::size_t bytes(Index trainables, int ranks);
 
 private:
+    double norm(const Stream<Device>& stream) const;
+
     const Communicator<Device>& world_;
     std::vector<Range> pieces_;
     Buffer<Device, float> gradient_;

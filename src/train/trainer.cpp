@@ -23,7 +23,8 @@ constexpr double patience_seconds = 10;
 
 template <class Device>
 typename TwoPass<Device>::Shape two_pass_shape(const TrainerSetup<Device>& setup) {
-    return {setup.config, setup.tune, setup.plan.layout, setup.plan.policy};
+    return {setup.config, setup.tune, setup.plan.layout, setup.plan.policy,
+            setup.options.train.deterministic == choice::Deterministic::layout};
 }
 
 // The arena is as large as the code that allocates from it says.
@@ -93,7 +94,7 @@ typename Trainer<Device>::Batch Trainer<Device>::batch_of(Index step) const {
             mesh_.sequence_index() == 0 ? static_cast<double>(data_.count_labels(labels)) : 0;
     }
     result.labels = mesh_.world().sum(result.labels);
-    result.turns = (batch + mesh_.data_size() - 1) / mesh_.data_size();
+    result.turns = ceil_div(batch, mesh_.data_size());
     return result;
 }
 
@@ -148,20 +149,20 @@ std::optional<StepRecord> Trainer<Device>::train_step(Index step) {
     step_start_ = now_seconds();
     progress_point().step = step;
     two_pass_.exchange().reset_sent_bytes();
-    parameters_.clear_gradients();
     const Batch batch = batch_of(step);
     StepRecord record;
     record.step = step;
     record.learning_rate = learning_rate(setup_.options.train, step);
     record.tokens =
         static_cast<double>(setup_.options.train.batch * setup_.options.sequence.length);
+    parameters_.clear_gradients(record.tokens);
     record.flops = row_flops_ * static_cast<double>(setup_.options.train.batch);
     if (batch.labels > 0) {
         const auto loss = accumulate_rows(step, batch);
         if (!loss) {
             return std::nullopt;
         }
-        record.loss = mesh_.world().sum(*loss);
+        record.loss = mesh_.world().sum(*loss) / batch.labels;
         if (step == 1 && !setup_.options.train.dump_gradients.empty()) {
             dump_gradients(record.loss);
         }
@@ -207,9 +208,11 @@ void Trainer<Device>::note_bad_step(const StepRecord& record) {
 
 template <class Device>
 void Trainer<Device>::dump_gradients(double loss) {
+    Buffer<Device, std::int64_t> sums(parameters_.size());
+    std::copy_n(parameters_.gradient_sums().data(), parameters_.size(), sums.view().data());
+    mesh_.world().all_reduce_sum(sums.view());
     Buffer<Device, float> sum(parameters_.size());
-    std::copy_n(parameters_.gradients().data(), parameters_.size(), sum.view().data());
-    mesh_.world().all_reduce_sum(sum.view());
+    fixed_point_value(stream_, {.sum = sums.view(), .out = sum.view()});
     const auto tensors = checkpoint_tensors(parameters_.table());
     agree([&] {
         if (mesh_.is_root()) {

@@ -45,10 +45,12 @@ LayerRun<Device> TwoPass<Device>::begin(const Llama<Device>& model, const Stream
     row.read(range, {tokens_.data(), static_cast<std::size_t>(tokens_.size())},
              {labels_.data(), static_cast<std::size_t>(labels_.size())});
     model.set_position(scratch_, range.begin);
+    const Index piece = shape_.has_bits_of_any_layout ? shape_.layout.half() : TokenPieces::largest;
     return {stream,
             scratch_,
             {shape_.tune.dropout, row.dropout_key, range.begin},
-            static_cast<float>(shape_.config.rms_epsilon)};
+            static_cast<float>(shape_.config.rms_epsilon),
+            {range.begin, piece}};
 }
 
 template <class Device>

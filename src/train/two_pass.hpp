@@ -26,6 +26,9 @@ public:
         Tune tune;
         Layout layout;
         ActivationPolicy policy;
+        // Gradients are summed by half-groups, so that their bits are those of every aligned layout;
+        // else by pieces as long as the products like them.
+        bool has_bits_of_any_layout = true;
     };
     // Takes all memory of the training of a row from `arena`; `rank` is the sequence rank.
     TwoPass(Arena<Device>& arena, const Shape& shape, Index rank);

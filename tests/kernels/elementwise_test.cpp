@@ -72,17 +72,26 @@ BOOST_AUTO_TEST_CASE(dropout_of_a_shard_is_the_shard_of_the_dropout) {
     BOOST_TEST(part.values() == expected);
 }
 
-BOOST_AUTO_TEST_CASE(squared_norm_is_exact_and_the_same_for_any_threads) {
-    for (const Index size : {Index{0}, Index{1}, Index{33}, Index{4096}, Index{300001}}) {
+BOOST_AUTO_TEST_CASE(squared_norms_are_exact_and_the_same_for_any_threads) {
+    constexpr Index piece = 128;
+    for (const Index size : {Index{0}, Index{1}, Index{128}, Index{300}, Index{30001}}) {
         const std::vector<float> x = random_vector(74, size);
-        long double expected = 0;
-        for (const float value : x) {
-            expected += static_cast<long double>(value) * static_cast<long double>(value);
+        const auto pieces = static_cast<std::size_t>((size + piece - 1) / piece);
+        std::vector<long double> expected(pieces, 0);
+        for (std::size_t i = 0; i < x.size(); ++i) {
+            expected[i / piece] += static_cast<long double>(x[i]) * static_cast<long double>(x[i]);
         }
-        const double one = squared_norm(Stream<Cpu>(1), view(x));
-        BOOST_TEST(std::abs(one - static_cast<double>(expected)) <= 1e-14 * one);
-        BOOST_TEST(one == squared_norm(Stream<Cpu>(3), view(x)));
+        std::vector<double> one(pieces, -1);
+        squared_norms(Stream<Cpu>(1), {.x = view(x), .piece = piece, .squares = view(one)});
+        for (std::size_t i = 0; i < pieces; ++i) {
+            BOOST_TEST(std::abs(one[i] - static_cast<double>(expected[i])) <= 1e-14 * one[i]);
+        }
+        std::vector<double> three(pieces, -1);
+        squared_norms(Stream<Cpu>(3), {.x = view(x), .piece = piece, .squares = view(three)});
+        BOOST_TEST(one == three);
     }
     const std::vector<float> bad = {1, std::numeric_limits<float>::quiet_NaN(), 2};
-    BOOST_TEST(std::isnan(squared_norm(Stream<Cpu>(), view(bad))));
+    std::vector<double> square(1);
+    squared_norms(Stream<Cpu>(), {.x = view(bad), .piece = Index{3}, .squares = view(square)});
+    BOOST_TEST(std::isnan(square[0]));
 }

@@ -5,6 +5,7 @@
 #include <boost/test/unit_test.hpp>
 
 #include "model/tiny_model.hpp"
+#include "support/gradient_sums.hpp"
 #include "train/two_pass.hpp"
 
 using namespace longlora;
@@ -60,13 +61,13 @@ Result train(TinyModel& model, const Layout& layout, ActivationPolicy policy,
     TwoPass<Cpu> pass(arena, shape, comm.rank());
     PhaseTimer timer;
     pass.connect(comm, timer);
-    model.parameters.clear_gradients();
+    model.parameters.clear_gradients(length);
     const auto loss =
         pass.run(model.llama, Stream<Cpu>(), {read_row(model.config.vocabulary), scale(), row_key},
                  [] { return false; });
-    const auto gradients = model.parameters.gradients();
-    comm.all_reduce_sum(gradients);
-    return {comm.sum(loss.value()), {gradients.begin(), gradients.end()}};
+    comm.all_reduce_sum(model.parameters.gradient_sums());
+    return {comm.sum(loss.value()) / label_count(),
+            gradient_values(model.parameters.gradient_sums())};
 }
 
 // The same without any partner: one rank, one chunk, everything kept.
@@ -299,8 +300,8 @@ BOOST_AUTO_TEST_CASE(what_is_frozen_does_not_change_the_gradient_of_what_is_trai
     train_alone(plus, layout);
     train_alone(lora, layout);
     for (const Parameter& parameter : lora.parameters.table()) {
-        const auto a = plus.parameters.gradient(parameter.shape.name).flat();
-        const auto b = lora.parameters.gradient(parameter.shape.name).flat();
+        const auto a = plus.parameters.gradient(parameter.shape.name).sum.flat();
+        const auto b = lora.parameters.gradient(parameter.shape.name).sum.flat();
         BOOST_TEST((std::equal(a.begin(), a.end(), b.begin())), parameter.shape.name);
     }
 }
@@ -318,8 +319,7 @@ BOOST_AUTO_TEST_CASE(gradients_of_rows_add_up) {
     const auto run = [&] {
         pass.run(model.llama, Stream<Cpu>(), {read_row(model.config.vocabulary), scale(), row_key},
                  [] { return false; });
-        const auto gradients = model.parameters.gradients();
-        return std::vector<float>(gradients.begin(), gradients.end());
+        return gradient_values(model.parameters.gradient_sums());
     };
     auto once = run();
     const auto twice = run();
@@ -359,7 +359,8 @@ BOOST_AUTO_TEST_CASE(a_forward_that_keeps_nothing_finds_the_same_loss) {
         model.llama.set_position(scratch, exchange.tokens().begin);
         model.llama.forward_only(run, input, activations, exchange);
         const double loss =
-            world.sum(model.llama.loss(run, {activations.last(), input.labels, scale(), false}));
+            world.sum(model.llama.loss(run, {activations.last(), input.labels, scale(), false})) /
+            label_count();
         BOOST_TEST(std::abs(loss - expected) <= 1e-6 * expected);
     }
 }

@@ -3,6 +3,7 @@
 #include "core/random.hpp"
 #include "kernels/elementwise.hpp"
 #include "reference/compare.hpp"
+#include "support/gradient_sums.hpp"
 
 using namespace longlora;
 using namespace longlora::reference;
@@ -34,14 +35,42 @@ std::vector<double> mask(const DropoutPlan& plan, std::uint64_t index) {
     return ones.values();
 }
 
+// A gradient, which stands in integers.
+class Summed {
+public:
+    Summed(std::uint64_t key, Index row_count, Index column_count)
+        : addend_(Matrix::random(key + 100, row_count, column_count)) {
+        for (const float value : Matrix::random(key, row_count, column_count).values<float>()) {
+            sum_.push_back(test::fixed_point(value));
+        }
+    }
+    GradientSum<Cpu> target() {
+        const auto shape = addend_.view();
+        return {shape, {sum_.data(), shape.rows(), shape.columns()}, {&refused_, 1}, &step_tokens_};
+    }
+    std::vector<double> values() const {
+        std::vector<double> result;
+        for (const std::int64_t sum : sum_) {
+            result.push_back(static_cast<double>(sum) * test::fixed_point_unit());
+        }
+        return result;
+    }
+
+private:
+    Matrix addend_;  // what it holds before does not matter
+    std::vector<std::int64_t> sum_;
+    std::int64_t refused_ = 0;
+    double step_tokens_ = rows;
+};
+
 // One layer, its weights and what its backward is given.
 struct Layer {
     explicit Layer(bool has_lora = true, std::uint64_t layer_index = 4)
         : index(layer_index),
-          linear(has_lora
-                     ? std::optional(LoraFactors<Cpu>{a.view(), b.view(), d_a.view(), d_b.view()})
-                     : std::nullopt,
-                 has_lora ? std::nullopt : std::optional(d_w.view()), scale, layer_index),
+          linear(has_lora ? std::optional(
+                                LoraFactors<Cpu>{a.view(), b.view(), d_a.target(), d_b.target()})
+                          : std::nullopt,
+                 has_lora ? std::nullopt : std::optional(d_w.target()), scale, layer_index),
           scratch(arena, rows, rank, in) {}
 
     void forward(View<Cpu, float, 2> result, float beta, const DropoutPlan& plan) {
@@ -62,9 +91,9 @@ struct Layer {
     Matrix a = Matrix::random(3, rank, in);
     Matrix b = Matrix::random(4, out, rank);
     Matrix d_y = Matrix::random(5, rows, out, 3);
-    Matrix d_a = Matrix::random(6, rank, in);  // what is there already stays in the sum
-    Matrix d_b = Matrix::random(7, out, rank);
-    Matrix d_w = Matrix::random(8, out, in);
+    Summed d_a{6, rank, in};  // what is there already stays in the sum
+    Summed d_b{7, out, rank};
+    Summed d_w{8, out, in};
     LoraLinear<Cpu> linear;
     Arena<Cpu> arena{"test", 1 << 16};
     LinearScratch<Cpu> scratch;

@@ -1,6 +1,8 @@
 #include "model/parameters.hpp"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <set>
 
 #include <boost/test/unit_test.hpp>
@@ -111,7 +113,7 @@ BOOST_AUTO_TEST_CASE(weight_decay_is_for_matrices) {
 BOOST_AUTO_TEST_CASE(views_by_name_lie_at_the_tables_offsets) {
     Parameters<Cpu> parameters(trainable_parameters(tiny_config(), with(TuneMode::lora_plus)));
     BOOST_TEST(parameters.size() == flat_size(parameters.table()));
-    BOOST_TEST(parameters.weights().size() == parameters.gradients().size());
+    BOOST_TEST(parameters.weights().size() == parameters.gradient_sums().size());
     for (const Parameter& parameter : parameters.table()) {
         const std::string& name = parameter.shape.name;
         const bool is_vector = parameter.shape.columns == 0;
@@ -119,7 +121,7 @@ BOOST_AUTO_TEST_CASE(views_by_name_lie_at_the_tables_offsets) {
         const auto gradient = parameters.gradient(name);
         BOOST_TEST(parameters.has(name));
         BOOST_TEST(weight.data() == parameters.weights().data() + parameter.offset);
-        BOOST_TEST(gradient.data() == parameters.gradients().data() + parameter.offset);
+        BOOST_TEST(gradient.sum.data() == parameters.gradient_sums().data() + parameter.offset);
         BOOST_TEST(weight.rows() == (is_vector ? 1 : parameter.shape.rows));
         BOOST_TEST(weight.columns() ==
                    (is_vector ? parameter.shape.rows : parameter.shape.columns));
@@ -132,11 +134,44 @@ BOOST_AUTO_TEST_CASE(views_by_name_lie_at_the_tables_offsets) {
 BOOST_AUTO_TEST_CASE(clearing_gradients_leaves_weights_alone) {
     Parameters<Cpu> parameters(trainable_parameters(tiny_config(), with(TuneMode::lora)));
     std::fill(parameters.weights().begin(), parameters.weights().end(), 2.0F);
-    std::fill(parameters.gradients().begin(), parameters.gradients().end(), 3.0F);
-    parameters.clear_gradients();
-    const auto all = [](View<Cpu, float, 1> values, float value) {
-        return std::all_of(values.begin(), values.end(), [&](float x) { return x == value; });
+    const auto sums = parameters.gradient_sums();
+    std::fill(sums.begin(), sums.end(), 3);
+    parameters.refused()[0] = 4;
+    parameters.clear_gradients(1);
+    const auto all = [](auto values, auto value) {
+        return std::all_of(values.begin(), values.end(), [&](auto x) { return x == value; });
     };
     BOOST_TEST(all(parameters.weights(), 2.0F));
-    BOOST_TEST(all(parameters.gradients(), 0.0F));
+    BOOST_TEST(all(sums, 0));
+    BOOST_TEST(parameters.refused()[0] == 0);
+}
+
+// A step that fills the range to its end is refused before any sum can have turned over.
+BOOST_AUTO_TEST_CASE(addends_are_refused_before_their_sum_could_overflow) {
+    constexpr double tokens = 64;
+    Parameters<Cpu> parameters(trainable_parameters(tiny_config(), with(TuneMode::lora)));
+    const std::string name = parameters.table().front().shape.name;
+    const auto gradient = parameters.gradient(name);
+    const auto commit_all = [&](float value) {
+        parameters.clear_gradients(tokens);
+        std::fill_n(gradient.addend.data(), gradient.addend.flat().size(), 0.0F);
+        gradient.addend(0, 0) = value;
+        for (Index piece = 0; piece < 4; ++piece) {
+            gradient.commit(Stream<Cpu>(), 16);
+        }
+        return std::ldexp(static_cast<double>(gradient.sum(0, 0)), -48);
+    };
+    parameters.clear_gradients(tokens);
+    const float largest = gradient.largest_addend(16);
+    for (const float value : {largest, -largest, 1.0F}) {
+        BOOST_TEST(commit_all(value) == 4 * static_cast<double>(value));
+        BOOST_TEST(parameters.refused()[0] == 0);
+    }
+    BOOST_TEST(largest > 1000);
+    for (const float value :
+         {std::nextafter(largest, 1e9F), -1e30F, std::numeric_limits<float>::infinity(),
+          std::numeric_limits<float>::quiet_NaN()}) {
+        BOOST_TEST(commit_all(value) == 0);
+        BOOST_TEST(parameters.refused()[0] == 4);
+    }
 }

@@ -127,10 +127,6 @@ BOOST_AUTO_TEST_CASE(garbage_is_refused_by_name) {
 BOOST_AUTO_TEST_CASE(what_is_not_built_yet_is_said_so) {
     BOOST_TEST(contains(refusal([] { parse_words({"--rope.scaling", "yarn"}); }), "not built yet"));
     BOOST_TEST(contains(refusal([] {
-                            parse_words({"--train.deterministic", "layout"});
-                        }),
-                        "train.deterministic layout is not built yet"));
-    BOOST_TEST(contains(refusal([] {
                             parse_words({"--parallel.device", "cuda"});
                         }),
                         "this build has no CUDA"));
