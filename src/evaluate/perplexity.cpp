@@ -13,10 +13,23 @@
 namespace longlora {
 namespace {
 
-constexpr Index short_context = 8192;  // a rank can hold this many tokens' hidden states by itself
-
 Index step_of(Index context, Index stride) {
     return std::clamp<Index>(stride == 0 ? context / 2 : stride, 1, context);
+}
+
+// The fewest chunks with shards of at most `most_tokens` that are aligned with the groups and not
+// much shorter; 1 where there are none. Under full attention chunks also even out the ranks' work.
+Layout streamed(const Layout& layout, Index most_tokens) {
+    const auto fits = [&](const Layout& tried) {
+        return tried.length % tried.shards() == 0 && tried.shard_length() <= most_tokens &&
+               (tried.pattern == Pattern::full || tried.is_aligned());
+    };
+    for (Layout tried = layout; 8 * tried.shard_length() >= most_tokens; ++tried.chunks) {
+        if (fits(tried)) {
+            return tried;
+        }
+    }
+    return layout;
 }
 
 }  // namespace
@@ -45,16 +58,17 @@ std::vector<Window> longlora_windows(Index context, Index stride, Index scored) 
 }
 
 // A context of up to half a group lies inside one group of every head.
-Layout window_layout(Index context, Index ranks, const Visibility& visibility) {
+Layout window_layout(Index context, Index ranks, const Visibility& visibility, Index most_tokens) {
     const Index group = visibility.group > 0 ? visibility.group : context / 4;
     if (visibility.pattern == Pattern::full || 2 * context <= group) {
-        return {context, 0, ranks, 1, Pattern::full, Boundary::truncate};
+        return streamed({context, 0, ranks, 1, Pattern::full, Boundary::truncate}, most_tokens);
     }
     require(group >= 2 && group % 2 == 0 && context % (group / 2) == 0,
             "evaluate.attention s2: a context of " + std::to_string(context) +
                 " tokens does not divide into half-groups of " + std::to_string(group / 2) +
                 "; choose evaluate.contexts that are multiples, or attention.group");
-    return {context, group, ranks, 1, visibility.pattern, visibility.boundary};
+    const Layout whole{context, group, ranks, 1, visibility.pattern, visibility.boundary};
+    return whole.boundary == Boundary::wrap ? whole : streamed(whole, most_tokens);
 }
 
 Index scored_labels(const PerplexityTask& task, const TokenStream& stream) {
@@ -74,8 +88,9 @@ Index scored_labels(const PerplexityTask& task, const TokenStream& stream) {
 }
 
 template <class Device>
-PerplexityEvaluator<Device>::PerplexityEvaluator(const LlamaConfig& config, const Tune& tune)
-    : config_(config), tune_(tune) {
+PerplexityEvaluator<Device>::PerplexityEvaluator(const LlamaConfig& config, const Tune& tune,
+                                                 Index most_tokens)
+    : config_(config), tune_(tune), most_tokens_(most_tokens) {
     tune_.dropout = 0;
 }
 
@@ -85,7 +100,7 @@ template <class Device>
 Index PerplexityEvaluator<Device>::ranks_per_window(Index context, Index windows) const {
     const Index world = world_size();
     for (Index ranks = 1; ranks < world; ++ranks) {
-        if (world % ranks == 0 && context % ranks == 0 && context / ranks <= short_context &&
+        if (world % ranks == 0 && context % ranks == 0 && context / ranks <= most_tokens_ &&
             world / ranks <= windows) {
             return ranks;
         }
@@ -122,7 +137,8 @@ std::optional<Perplexity> PerplexityEvaluator<Device>::run_context(const Llama<D
     const auto count = static_cast<Index>(windows.places.size());
     const Mesh<Device> mesh(static_cast<int>(ranks_per_window(windows.context, count)));
     const Layout layout = agree([&] {
-        Layout wanted = window_layout(windows.context, mesh.sequence_size(), windows.visibility);
+        Layout wanted =
+            window_layout(windows.context, mesh.sequence_size(), windows.visibility, most_tokens_);
         check_layout(wanted);
         return wanted;
     });
@@ -130,38 +146,47 @@ std::optional<Perplexity> PerplexityEvaluator<Device>::run_context(const Llama<D
                         WindowMemory<Device>::bytes(config_, tune_, layout, mesh.sequence_index()));
     WindowMemory<Device> memory(arena, config_, tune_, layout, mesh.sequence_index());
     memory.exchange.connect(mesh.sequence(), timer_);
-    memory.exchange.begin_chunk(0, Pass::compute);
-    const Range shard = memory.exchange.tokens();
-    model.set_position(memory.scratch, shard.begin);
-
-    std::array<double, 2> sums{};  // loss, labels
+    Sums sums;
     for (Index first_window = 0; first_window < count; first_window += mesh.data_size()) {
-        if (windows.should_stop && windows.should_stop()) {
-            return std::nullopt;
-        }
         const Index w = first_window + mesh.data_index();
-        if (w >= count) {
-            break;
-        }
-        fault_point("evaluate");
-        const Window& window = windows.places[static_cast<std::size_t>(w)];
-        const Index first = window.tokens.begin + shard.begin;
-        data.read({first, first + shard.size()}, as_span(memory.tokens));
-        data.read_labels({first + 1, first + 1 + shard.size()}, as_span(memory.labels));
-        LayerRun<Device> run{stream, memory.scratch, {}, static_cast<float>(config_.rms_epsilon)};
-        model.forward_only(run, {memory.tokens, memory.labels}, memory.activations,
-                           memory.exchange);
-        const Range rows{std::max(window.scored.begin, shard.begin) - shard.begin,
-                         std::min(window.scored.end, shard.end) - shard.begin};
-        if (!rows.empty()) {
-            const View<Device, const std::int32_t, 1> labels = memory.labels.slice(rows);
-            sums[0] += model.loss(run, {memory.activations.last().rows(rows), labels, 1, false});
-            sums[1] += static_cast<double>(
-                std::count_if(labels.begin(), labels.end(), [](auto l) { return l >= 0; }));
+        for (Index chunk = 0; chunk < layout.chunks; ++chunk) {
+            if (windows.should_stop && windows.should_stop()) {
+                return std::nullopt;
+            }
+            if (w < count) {
+                fault_point("evaluate");
+                memory.exchange.begin_chunk(chunk, Pass::keep);
+                sums += score_shard(model, data, windows.places[static_cast<std::size_t>(w)],
+                                    memory, stream);
+            }
         }
     }
-    mesh.world().all_reduce_sum(View<Cpu, double, 1>(sums.data(), 2));
-    return Perplexity{windows.context, static_cast<Index>(sums[1]), std::exp(sums[0] / sums[1])};
+    std::array<double, 2> total{sums.loss, sums.labels};
+    mesh.world().all_reduce_sum(View<Cpu, double, 1>(total.data(), 2));
+    return Perplexity{windows.context, static_cast<Index>(total[1]), std::exp(total[0] / total[1])};
+}
+
+// The shard of the window that the exchange has begun: earlier chunks left their K/V in there.
+template <class Device>
+typename PerplexityEvaluator<Device>::Sums PerplexityEvaluator<Device>::score_shard(
+    const Llama<Device>& model, const TokenStream& data, const Window& window,
+    WindowMemory<Device>& memory, const Stream<Device>& stream) const {
+    const Range shard = memory.exchange.tokens();
+    model.set_position(memory.scratch, shard.begin);
+    const Index first = window.tokens.begin + shard.begin;
+    data.read({first, first + shard.size()}, as_span(memory.tokens));
+    data.read_labels({first + 1, first + 1 + shard.size()}, as_span(memory.labels));
+    LayerRun<Device> run{stream, memory.scratch, {}, static_cast<float>(config_.rms_epsilon)};
+    model.forward_only(run, {memory.tokens, memory.labels}, memory.activations, memory.exchange);
+    const Range rows{std::max(window.scored.begin, shard.begin) - shard.begin,
+                     std::min(window.scored.end, shard.end) - shard.begin};
+    if (rows.empty()) {
+        return {};
+    }
+    const View<Device, const std::int32_t, 1> labels = memory.labels.slice(rows);
+    const auto count = std::count_if(labels.begin(), labels.end(), [](auto l) { return l >= 0; });
+    return {model.loss(run, {memory.activations.last().rows(rows), labels, 1, false}),
+            static_cast<double>(count)};
 }
 
 LONGLORA_INSTANTIATE(PerplexityEvaluator);

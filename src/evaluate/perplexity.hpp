@@ -6,6 +6,7 @@
 
 #include "comm/mesh.hpp"
 #include "data/token_stream.hpp"
+#include "evaluate/window_memory.hpp"
 #include "model/llama.hpp"
 
 namespace longlora {
@@ -30,7 +31,7 @@ struct PerplexityTask {
     Index tokens;  // scored labels per context; 0: the whole stream
     Scoring scoring = Scoring::sliding;
     Visibility visibility = {};
-    std::function<bool()> should_stop = {};  // asked between windows, by all ranks alike
+    std::function<bool()> should_stop = {};  // asked between chunks, by all ranks alike
 };
 
 struct Perplexity {
@@ -52,19 +53,21 @@ std::vector<Window> sliding_windows(Index context, Index stride, Index scored);
 // it is the only one.                      (github.com/dvlab-research/LongLoRA, eval.py)
 std::vector<Window> longlora_windows(Index context, Index stride, Index scored);
 
-// The layout of one window that `ranks` share. Error (bad input) where its groups do not fit.
-Layout window_layout(Index context, Index ranks, const Visibility& visibility);
+// The layout of one window that `ranks` share: in chunks where a shard would be longer than
+// `most_tokens`. Error (bad input) where its groups do not fit.
+Layout window_layout(Index context, Index ranks, const Visibility& visibility, Index most_tokens);
 
 // Labels that are scored for each context: as asked for, at most what the stream has and at least the
 // longest context. Throws Error (bad input) when the stream is shorter than that.
 Index scored_labels(const PerplexityTask& task, const TokenStream& stream);
 
-// Perplexity under full causal attention, or that of training. Windows are dealt to the replicas; a window that is long,
-// or alone, is shared by several ranks. Collective; the same result on all ranks.
+// Perplexity under full causal attention, or that of training. Windows are dealt to the replicas; a
+// window that is long, or alone, is shared by several ranks, and runs through in chunks. Collective; the same result on all ranks.
 template <class Device>
 class PerplexityEvaluator {
 public:
-    PerplexityEvaluator(const LlamaConfig& config, const Tune& tune);
+    // most_tokens: whose hidden states a rank holds at once.
+    PerplexityEvaluator(const LlamaConfig& config, const Tune& tune, Index most_tokens = 8192);
 
     // One result for each context; fewer when `should_stop` said so.
     std::vector<Perplexity> run(const Llama<Device>& model, const TokenStream& data,
@@ -78,12 +81,24 @@ private:
         std::vector<Window> places;
         std::function<bool()> should_stop;
     };
+    struct Sums {
+        double loss = 0;
+        double labels = 0;
+
+        void operator+=(const Sums& other) {
+            loss += other.loss;
+            labels += other.labels;
+        }
+    };
     std::optional<Perplexity> run_context(const Llama<Device>& model, const TokenStream& data,
                                           const Windows& windows, const Stream<Device>& stream);
+    Sums score_shard(const Llama<Device>& model, const TokenStream& data, const Window& window,
+                     WindowMemory<Device>& memory, const Stream<Device>& stream) const;
     Index ranks_per_window(Index context, Index windows) const;
 
     LlamaConfig config_;
     Tune tune_;
+    Index most_tokens_;
     PhaseTimer timer_;
 };
 

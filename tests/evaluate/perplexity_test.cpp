@@ -98,10 +98,23 @@ BOOST_AUTO_TEST_CASE(longlora_windows_start_where_the_authors_start_theirs) {
 
 BOOST_AUTO_TEST_CASE(a_window_of_half_a_group_is_full_attention) {
     const Visibility s2{Pattern::s2, 32, Boundary::truncate};
-    BOOST_TEST((window_layout(16, 2, s2).pattern == Pattern::full));
-    BOOST_TEST((window_layout(32, 2, s2) == Layout{32, 32, 2, 1, Pattern::s2}));
-    BOOST_TEST(window_layout(64, 1, {Pattern::s2, 0, Boundary::truncate}).group == 16);
-    BOOST_CHECK_THROW(window_layout(40, 1, s2), Error);
+    BOOST_TEST((window_layout(16, 2, s2, 64).pattern == Pattern::full));
+    BOOST_TEST((window_layout(32, 2, s2, 64) == Layout{32, 32, 2, 1, Pattern::s2}));
+    BOOST_TEST(window_layout(64, 1, {Pattern::s2, 0, Boundary::truncate}, 64).group == 16);
+    BOOST_CHECK_THROW(window_layout(40, 1, s2, 64), Error);
+}
+
+BOOST_AUTO_TEST_CASE(a_long_window_runs_in_chunks_of_aligned_shards) {
+    const auto chunks = [](Index context, Index ranks, const Visibility& visibility = {}) {
+        return window_layout(context, ranks, visibility, 8192).chunks;
+    };
+    BOOST_TEST(chunks(8192, 1) == 1);
+    BOOST_TEST(chunks(8193, 1) == 3);
+    BOOST_TEST(chunks(131072, 2) == 8);
+    BOOST_TEST(chunks(65537, 1) == 1);  // a prime
+    BOOST_TEST(chunks(131072, 2, {Pattern::s2, 8192, Boundary::truncate}) == 8);
+    BOOST_TEST(chunks(131072, 2, {Pattern::s2, 32768, Boundary::truncate}) == 1);
+    BOOST_TEST(chunks(131072, 2, {Pattern::s2, 8192, Boundary::wrap}) == 1);
 }
 
 // Each label with just the context that its window gives it, one forward a label.
@@ -109,8 +122,10 @@ BOOST_AUTO_TEST_CASE(perplexity_is_that_of_label_by_label) {
     const TinyModel model(tiny_config(), tiny_tune());
     const Stream16 file(model.config.vocabulary);
     const TokenStream data(file.path(), model.config.vocabulary);
-    PerplexityEvaluator<Cpu> evaluator(model.config, model.tune);
-    for (const auto scoring : {Scoring::sliding, Scoring::longlora}) {
+    using Case = std::pair<Scoring, Index>;
+    for (const auto& [scoring, most_tokens] :
+         {Case{Scoring::sliding, 8192}, Case{Scoring::sliding, 4}, Case{Scoring::longlora, 8}}) {
+        PerplexityEvaluator<Cpu> evaluator(model.config, model.tune, most_tokens);
         const auto windows_of = scoring == Scoring::sliding ? sliding_windows : longlora_windows;
         const auto results =
             evaluator.run(model.llama, data, {{8, 24}, 4, 0, scoring}, Stream<Cpu>());
