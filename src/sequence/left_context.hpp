@@ -25,9 +25,9 @@ struct ContextBlock {
 
 // All that one shard attends.
 struct ShardPlan {
-    std::vector<AttentionItem> triangles;   // keys of the shard itself, counted from its first token
+    std::vector<AttentionItem> triangles;  // keys of the shard itself, counted from its first token
     std::vector<AttentionItem> rectangles;  // likewise; in aligned shards squares that share no key
-    std::vector<ContextBlock> blocks;  // by descending position: nearest first; wrap's last
+    std::vector<ContextBlock> blocks;       // by descending position: nearest first; wrap's last
 };
 
 ShardPlan plan_shard(const Layout& layout, const Heads& heads, Index shard);

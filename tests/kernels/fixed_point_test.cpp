@@ -83,7 +83,7 @@ BOOST_AUTO_TEST_CASE(the_value_is_the_nearest_float) {
 
 BOOST_AUTO_TEST_CASE(what_is_too_large_or_no_number_is_counted_and_left_out) {
     const float infinity = std::numeric_limits<float>::infinity();
-    const std::vector<float> x = {limit,  -limit,  std::nextafter(limit, infinity),
+    const std::vector<float> x = {limit,    -limit,    std::nextafter(limit, infinity),
                                   infinity, -infinity, std::numeric_limits<float>::quiet_NaN(),
                                   0.5F};
     std::vector<std::int64_t> sum(x.size(), 7);
