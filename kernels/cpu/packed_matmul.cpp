@@ -281,7 +281,9 @@ constexpr Index panel_columns = 16;
 constexpr Index block_depth = 384;  // a panel of it, 24 KB, stays in the first cache; part of the
                                     // result's definition, so never a function of the machine
 constexpr Index block_rows = 144;   // of it 216 KB, in the second cache
-constexpr Index block_columns = 2048;  // of it 3 MB, in the last, shared by all threads
+constexpr Index block_columns = 2048;   // of it 3 MB, in the last, shared by all threads
+constexpr Index packed_size = 2 << 20;  // floats; as many blocks of the contraction at once
+constexpr Index pack_panels = 16;       // of a thread at a time
 constexpr Index few_rows = 24;
 // Below this many multiplications a second thread costs more than it brings.
 constexpr Index small_product = 1 << 20;
@@ -304,23 +306,51 @@ void multiply_few_rows_by_columns(const Stream<Cpu>& stream, const Matmul<Cpu>& 
     });
 }
 
-// Some columns of the result, with one block of the contraction.
-void multiply_columns(const Stream<Cpu>& stream, const Matmul<Cpu>& op, Range columns, Range depth,
-                      bool adds) {
-    const Index panels = ceil_div(columns.size(), panel_columns);
-    const Index panel_size = panel_columns * depth.size();
-    ThreadScratch<ScratchUse::packed_panels> memory(panels * panel_size);
-    float* packed = memory.take(panels * panel_size);
-    const Index some = equal_blocks(panels, 16, 1, stream.threads());
-    parallel_blocks(stream, panels, some, [&](Range part) {
-        const Range part_columns{columns.begin + part.begin * panel_columns,
-                                 std::min(columns.begin + part.end * panel_columns, columns.end)};
+// Panels of op(b): some columns, some whole blocks of the contraction (but for the last). Those of
+// a block lie beside each other, [block][panel][depth][16].
+struct PackedRight {
+    Range columns;
+    Range depth;
+
+    Index panels() const { return ceil_div(columns.size(), panel_columns); }
+    Index blocks() const { return ceil_div(depth.size(), block_depth); }
+    Index size() const { return panels() * panel_columns * depth.size(); }
+
+    Range block(Index i) const {
+        const Index begin = depth.begin + i * block_depth;
+        return {begin, std::min(begin + block_depth, depth.end)};
+    }
+    // Where panels from `first` on of a block begin.
+    Index offset(Index i, Index first) const {
+        return panel_columns * (i * panels() * block_depth + first * block(i).size());
+    }
+};
+
+void pack(const Stream<Cpu>& stream, const Operand<Cpu, float>& b, const PackedRight& right,
+          float* packed) {
+    const Index parts = ceil_div(right.panels(), pack_panels);
+    parallel_for(stream, right.blocks() * parts, [&](Index i) {
+        const Index first = i % parts * pack_panels;
+        const Index begin = right.columns.begin + first * panel_columns;
+        const Range columns{begin,
+                            std::min(begin + pack_panels * panel_columns, right.columns.end)};
         HWY_DYNAMIC_DISPATCH(pack_right_panels)
-        (op.b, depth, part_columns, packed + part.begin * panel_size);
+        (b, right.block(i / parts), columns, packed + right.offset(i / parts, first));
     });
+}
+
+// Some columns of the result, with some of the contraction. The threads meet twice.
+void multiply_columns(const Stream<Cpu>& stream, const Matmul<Cpu>& op, const PackedRight& right,
+                      bool adds) {
+    ThreadScratch<ScratchUse::packed_panels> memory(right.size());
+    float* packed = memory.take(right.size());
+    pack(stream, op.b, right, packed);
     const Index rows = equal_blocks(op.out.rows(), block_rows, 6, stream.threads());
     parallel_blocks(stream, op.out.rows(), rows, [&](Range part) {
-        HWY_DYNAMIC_DISPATCH(multiply_block)(op, {part, columns, depth}, packed, adds);
+        for (Index i = 0; i < right.blocks(); ++i) {
+            HWY_DYNAMIC_DISPATCH(multiply_block)
+            (op, {part, right.columns, right.block(i)}, packed + right.offset(i, 0), adds || i > 0);
+        }
     });
 }
 
@@ -339,9 +369,12 @@ void packed_matmul(const Stream<Cpu>& stream, const Matmul<Cpu>& op) {
         return;
     }
     for (Index c = 0; c < columns; c += block_columns) {
-        for (Index k = 0; k < depth; k += block_depth) {
-            multiply_columns(used, op, {c, std::min(c + block_columns, columns)},
-                             {k, std::min(k + block_depth, depth)}, op.beta == 1 || k > 0);
+        const Range some{c, std::min(c + block_columns, columns)};
+        const Index blocks =
+            std::max<Index>(1, packed_size / (block_depth * round_up(some.size(), panel_columns)));
+        for (Index k = 0; k < depth; k += blocks * block_depth) {
+            multiply_columns(used, op, {some, {k, std::min(k + blocks * block_depth, depth)}},
+                             op.beta == 1 || k > 0);
         }
     }
 }

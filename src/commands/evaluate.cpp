@@ -3,6 +3,7 @@
 #include "comm/agree.hpp"
 #include "comm/environment.hpp"
 #include "commands/command_list.hpp"
+#include "commands/data_check.hpp"
 #include "commands/session.hpp"
 #include "commands/threads.hpp"
 #include "core/terminal.hpp"
@@ -52,7 +53,9 @@ int evaluate_command(Options options) {
         require(!options.data.validation.empty(),
                 "evaluate needs held-out tokens: set data.validation to a tokens.h5, .bin or .npy "
                 "file");
-        return TokenStream(options.data.validation, setup.config.vocabulary);
+        TokenStream stream(options.data.validation, setup.config.vocabulary);
+        check_tokenizer(stream, options.model.path);
+        return stream;
     });
     const auto session = open_session<Cpu>(setup, static_cast<std::uint64_t>(options.run.seed));
     Index step = 0;

@@ -1,5 +1,3 @@
-#include <array>
-#include <cstdio>
 #include <filesystem>
 
 #include "comm/agree.hpp"
@@ -10,6 +8,7 @@
 #include "data/text_files.hpp"
 #include "data/token_file.hpp"
 #include "data/tokenizer.hpp"
+#include "io/digest.hpp"
 #include "options/validate.hpp"
 
 namespace longlora {
@@ -23,12 +22,6 @@ Tokenizer open_tokenizer(const Options& options) {
         return Tokenizer::sentencepiece(options.prepare.tokenizer);
     }
     return Tokenizer::sentencepiece(options.model.path + "/tokenizer.model");
-}
-
-std::string hexadecimal(std::uint64_t value) {
-    std::array<char, 17> text{};
-    std::snprintf(text.data(), text.size(), "%016llx", static_cast<unsigned long long>(value));
-    return text.data();
 }
 
 // BOS prompt text EOS, as far as the tokenizer has them.
@@ -69,7 +62,7 @@ void prepare(const Options& options) {
         paths.emplace_back(path);
     }
     TokenFileWriter writer(options.prepare.output,
-                           {tokenizer.name(), hexadecimal(tokenizer.digest()),
+                           {tokenizer.name(), format_digest(tokenizer.digest()),
                             tokenizer.vocabulary_size(), has_prompts(paths)});
     for_each_document(paths, [&](const Document& document) {
         const Encoded encoded = encode(tokenizer, document);

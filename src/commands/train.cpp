@@ -3,6 +3,7 @@
 #include "comm/agree.hpp"
 #include "comm/environment.hpp"
 #include "commands/command_list.hpp"
+#include "commands/data_check.hpp"
 #include "commands/dry_run.hpp"
 #include "commands/session.hpp"
 #include "commands/threads.hpp"
@@ -94,32 +95,6 @@ Attributes run_attributes(const Options& options, const RunPlan& plan, std::uint
     attributes["planned_activations"] = static_cast<std::int64_t>(plan.policy);
     attributes["base_fingerprint"] = fingerprint;
     return attributes;
-}
-
-// Rows to train on and tokens to score: asked before anything is built, and by a dry run.
-void check_data(const Options& options, Index vocabulary) {
-    const TokenStream data(options.data.train, vocabulary);
-    const Index N = options.sequence.length;
-    const Index rows = stream_rows(data.size(), N);
-    require(rows > 0, options.data.train + " holds " + std::to_string(data.size()) +
-                          " tokens, fewer than one row of sequence.length + 1 = " +
-                          std::to_string(N + 1) + "; use more text or a shorter sequence.length");
-    Index row = 0;
-    while (row < rows && data.count_labels(row_labels(row, N)) == 0) {
-        ++row;
-    }
-    require(row < rows, options.data.train +
-                            " has nothing to learn: in each row of sequence.length + 1 tokens all "
-                            "labels belong to prompts; give documents with longer completions");
-    if (!options.data.validation.empty()) {
-        const TokenStream validation(options.data.validation, vocabulary);
-        scored_labels(perplexity_task(options), validation);
-        const std::string digest = validation.tokenizer_digest();
-        require(
-            digest.empty() || data.tokenizer_digest().empty() || digest == data.tokenizer_digest(),
-            options.data.train + " and " + options.data.validation +
-                " were made with different tokenizers; prepare both with that of the model");
-    }
 }
 
 void announce(const RunPlan& plan, const Options& options, const ModelSetup& setup, int world) {

@@ -132,7 +132,7 @@ public:
 private:
     void write_elements(Range elements, const void* data, std::size_t size, Hdf5Type type);
     void read_elements(Range elements, void* data, std::size_t size, Hdf5Type type) const;
-    bool is_nothing_to_do(Range elements) const;
+    bool takes_part(Range elements, std::size_t values) const;
     std::size_t text_size() const;
 
     Access access_;

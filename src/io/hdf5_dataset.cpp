@@ -63,12 +63,14 @@ struct Transfer {
     Hdf5Handle file_space;
     Hdf5Handle memory_space;
     Hdf5Handle properties;
-    std::size_t lead;  // elements of the memory space before the array's first
+    hid_t type;           // of the array
+    std::ptrdiff_t lead;  // bytes from the begin of the memory space to the array
 };
 
 // HDF5 is fast where both selections have one shape, and else goes element by element. So an array
 // for a part of a matrix counts as whole rows of which only that part is selected.
-Transfer make_transfer(hid_t dataset, Range elements, Access access) {
+// HDF5 touches what is selected, the array alone.
+Transfer make_transfer(hid_t dataset, Range elements, Access access, hid_t type) {
     Hdf5Handle file_space(H5Dget_space(dataset));
     const std::vector<hsize_t> shape = shape_of(file_space.id());
     const Index columns = shape.size() == 2 && !elements.empty() ? static_cast<Index>(shape[1]) : 1;
@@ -83,13 +85,8 @@ Transfer make_transfer(hid_t dataset, Range elements, Access access) {
     if (access == Access::all_ranks) {
         H5Pset_dxpl_mpio(properties.id(), H5FD_MPIO_COLLECTIVE);
     }
-    return {std::move(file_space), std::move(memory_space), std::move(properties),
-            static_cast<std::size_t>(elements.begin - lead)};
-}
-
-// Where the memory space begins, from the array's begin. HDF5 touches what is selected, the array.
-std::ptrdiff_t bytes_before(std::size_t lead, hid_t type) {
-    return static_cast<std::ptrdiff_t>(lead * H5Tget_size(type));
+    return {std::move(file_space), std::move(memory_space), std::move(properties), type,
+            (elements.begin - lead) * static_cast<std::ptrdiff_t>(H5Tget_size(type))};
 }
 
 }  // namespace
@@ -132,38 +129,35 @@ Index Hdf5Dataset::size() const {
 }
 
 // A rank with nothing takes part in a collective, except where there is nothing for anyone.
-bool Hdf5Dataset::is_nothing_to_do(Range elements) const {
-    return elements.empty() && (access_ != Access::all_ranks || size() == 0);
+bool Hdf5Dataset::takes_part(Range elements, std::size_t values) const {
+    ensure(static_cast<std::size_t>(elements.size()) == values,
+           label_ + ": range and values differ in size");
+    return !elements.empty() || (access_ == Access::all_ranks && size() > 0);
 }
 
 void Hdf5Dataset::write_elements(Range elements, const void* data, std::size_t size,
                                  Hdf5Type type) {
-    ensure(static_cast<std::size_t>(elements.size()) == size,
-           label_ + ": range and values differ in size");
-    if (is_nothing_to_do(elements)) {
+    if (!takes_part(elements, size)) {
         return;
     }
-    const Transfer transfer = make_transfer(handle_.id(), elements, access_);
-    const hid_t memory_type = hdf5_memory_type(type);
-    const auto* begin =
-        static_cast<const std::byte*>(data) - bytes_before(transfer.lead, memory_type);
-    hdf5_check(H5Dwrite(handle_.id(), memory_type, transfer.memory_space.id(),
-                        transfer.file_space.id(), transfer.properties.id(), begin),
-               "cannot write " + label_, ExitCode::failure);
+    const Transfer transfer =
+        make_transfer(handle_.id(), elements, access_, hdf5_memory_type(type));
+    hdf5_check(
+        H5Dwrite(handle_.id(), transfer.type, transfer.memory_space.id(), transfer.file_space.id(),
+                 transfer.properties.id(), static_cast<const std::byte*>(data) - transfer.lead),
+        "cannot write " + label_, ExitCode::failure);
 }
 
 void Hdf5Dataset::read_elements(Range elements, void* data, std::size_t size, Hdf5Type type) const {
-    ensure(static_cast<std::size_t>(elements.size()) == size,
-           label_ + ": range and values differ in size");
-    if (is_nothing_to_do(elements)) {
+    if (!takes_part(elements, size)) {
         return;
     }
-    const Transfer transfer = make_transfer(handle_.id(), elements, access_);
-    const hid_t memory_type = hdf5_memory_type(type);
-    auto* begin = static_cast<std::byte*>(data) - bytes_before(transfer.lead, memory_type);
-    hdf5_check(H5Dread(handle_.id(), memory_type, transfer.memory_space.id(),
-                       transfer.file_space.id(), transfer.properties.id(), begin),
-               "cannot read " + label_, ExitCode::bad_input);
+    const Transfer transfer =
+        make_transfer(handle_.id(), elements, access_, hdf5_memory_type(type));
+    hdf5_check(
+        H5Dread(handle_.id(), transfer.type, transfer.memory_space.id(), transfer.file_space.id(),
+                transfer.properties.id(), static_cast<std::byte*>(data) - transfer.lead),
+        "cannot read " + label_, ExitCode::bad_input);
 }
 
 std::size_t Hdf5Dataset::text_size() const {
@@ -204,8 +198,8 @@ void Hdf5Dataset::append_text(std::span<const std::string> values) {
     }
     resize(added.end);
     const Hdf5Handle type = hdf5_text_type(width);
-    const Transfer transfer = make_transfer(handle_.id(), added, access_);
-    hdf5_check(H5Dwrite(handle_.id(), type.id(), transfer.memory_space.id(),
+    const Transfer transfer = make_transfer(handle_.id(), added, access_, type.id());
+    hdf5_check(H5Dwrite(handle_.id(), transfer.type, transfer.memory_space.id(),
                         transfer.file_space.id(), transfer.properties.id(), bytes.data()),
                "cannot write " + label_, ExitCode::failure);
 }

@@ -8,9 +8,12 @@ import numpy as np
 import program
 from program import ProgramTest
 
+import cases  # of tests/oracle, which program puts on the path
+
 LENGTH = 64
 BYTES_VOCABULARY = 258  # prepare.tokenizer bytes: 256 values, BOS, EOS
 BOS, EOS = 256, 257
+DIGEST_OF_NOTHING = "2d06800538d394c2"  # XXH3 of no bytes, as xxhash publishes it
 RUN = {**program.TINY, "sequence.length": LENGTH, "attention.group": 16, "train.batch": 2, "train.steps": 3,
        "train.learning_rate": 1e-2, "train.warmup_steps": 1}
 
@@ -105,6 +108,32 @@ class Prepare(ProgramTest):
                            "run.directory": folder})
             losses.append(program.read_steps(folder / "log.h5")["loss"].tolist())
         self.assertEqual(losses[0], losses[1])
+
+
+class Tokenizers(ProgramTest):
+    """Ids of another tokenizer than the base model's mean other words: whoever trains on them is told."""
+
+    def warnings(self, digest, model):
+        data = write_token_file(self.folder / "tokens.h5", program.random_tokens(8 * (LENGTH + 1)))
+        with h5py.File(data, "a") as file:
+            file.attrs["tokenizer_digest"] = digest
+        results = [program.run(["train", "--dry-run"], {"model.path": model, "data.train": data, "sequence.length": LENGTH,
+                                                        "attention.group": 16}, 2),
+                   program.run(["evaluate"], {"model.path": model, "data.validation": data,
+                                              "evaluate.contexts": LENGTH, "run.directory": self.folder / "none"}, 2)]
+        for result in results:
+            self.assert_code(result, 0)
+        return [[line for line in result.warnings if "tokenizer" in line] for result in results]
+
+    def test_another_tokenizer_is_told(self):
+        case, model = cases.Case("tokenizers", tokens=LENGTH), self.folder / "model"
+        cases.write_model(case, cases.build(case), model)
+        self.assertEqual(self.warnings("0" * 16, model), [[], []])  # the model has none
+        (model / "tokenizer.model").write_bytes(b"")
+        for found in self.warnings("0" * 16, model):
+            self.assertEqual(len(found), 1)
+            self.assertRegex(found[0], "tokens.h5 was prepared with another tokenizer than .*tokenizer.model.*prepare")
+        self.assertEqual(self.warnings(DIGEST_OF_NOTHING, model), [[], []])
 
 
 class Prompts(ProgramTest):

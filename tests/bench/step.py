@@ -192,7 +192,7 @@ def parse():
     options.add_argument("--torch-steps", type=int, default=2, help="of each variant in a turn")
     options.add_argument("--torch", help="a Python with torch, transformers and peft")
     options.add_argument("--variants", type=lambda text: text.split(","),
-                         default=["plain", "plain-checkpointing", "peft", "peft-checkpointing"])
+                         default=["plain", "plain-tiled", "plain-checkpointing", "peft", "peft-checkpointing"])
     found = measuring.parse(options)
     found.threads = measuring.cores()
     found.layouts = found.layouts or [f"1x{found.threads}", f"{found.threads}x1"]

@@ -3,9 +3,10 @@
     torch_step.py VARIANT [--steps 2]        alone
     torch_step.py --self-test                rolled groups against a mask made pair by pair
 
-VARIANT: plain (modules written for this), peft (transformers' LLaMA + PEFT as people have them), either with
--checkpointing. All have LoRA on q, k, v, o, trainable embeddings and norms, everything else frozen, S2-Attn by rolling
-and grouping as in the paper's code (its wrap-around included), scaled_dot_product_attention, clipping and AdamW.
+VARIANT: plain (modules written for this, all logits at once as training loops have them), peft (transformers' LLaMA +
+PEFT as people have them), either with -checkpointing; plain-tiled: logits of 512 tokens at a time, written by hand.
+All have LoRA on q, k, v, o, trainable embeddings and norms, everything else frozen, S2-Attn by rolling and grouping as
+in the paper's code (its wrap-around included), scaled_dot_product_attention, clipping and AdamW.
 """
 
 import argparse
@@ -22,8 +23,8 @@ from torch.utils.checkpoint import checkpoint
 import work
 
 RANK, ALPHA, THETA, EPSILON = 8, 16, 1e4, 1e-5
-HEAD_ROWS = 512  # tokens whose logits exist at once in the plain variant
-VARIANTS = ("plain", "plain-checkpointing", "peft", "peft-checkpointing")
+HEAD_ROWS = 512  # tokens whose logits exist at once in the tiled variant
+VARIANTS = ("plain", "plain-tiled", "plain-checkpointing", "peft", "peft-checkpointing")
 
 
 # ---- S2-Attn; q, k, v: (batch, heads, tokens, head_dim)
@@ -93,9 +94,9 @@ class Block(nn.Module):
 
 
 class Plain(nn.Module):
-    def __init__(self, model, group, length, is_checkpointed):
+    def __init__(self, model, group, length, way):
         super().__init__()
-        self.is_checkpointed = is_checkpointed
+        self.is_checkpointed, self.is_tiled = way == "checkpointing", way == "tiled"
         self.embedding = nn.Embedding(model.vocabulary, model.width)
         nn.init.normal_(self.embedding.weight, std=0.02)
         self.blocks = nn.ModuleList(Block(model, group) for _ in range(model.layers))
@@ -115,8 +116,16 @@ class Plain(nn.Module):
         return self.norm(x)
 
     def accumulate(self, tokens, labels):
-        """Loss and gradients. The head tile by tile, each forward and backward at once: quicker here than all logits."""
+        """Loss and gradients."""
         last = self(tokens)
+        if self.is_tiled:
+            return self.accumulate_by_tiles(last, labels)
+        loss = F.cross_entropy(self.head(last[0]), labels[0])
+        loss.backward()
+        return loss.item()
+
+    def accumulate_by_tiles(self, last, labels):
+        """The head tile by tile, each forward and backward at once: less memory, and quicker than all logits."""
         leaf = last.detach().requires_grad_()
         loss = 0.0
         for h, label in zip(leaf[0].split(HEAD_ROWS), labels[0].split(HEAD_ROWS)):
@@ -131,7 +140,7 @@ class Plain(nn.Module):
 
 
 class Peft(nn.Module):
-    def __init__(self, model, group, length, is_checkpointed):
+    def __init__(self, model, group, length, way):
         super().__init__()
         import peft
         import transformers
@@ -151,7 +160,7 @@ class Peft(nn.Module):
         for name, parameter in self.model.named_parameters():
             if "embed" in name or "norm" in name:  # LongLoRA's "+"
                 parameter.requires_grad_()
-        if is_checkpointed:
+        if way == "checkpointing":
             self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self.model.train()
 
@@ -168,7 +177,7 @@ class Step:
     def __init__(self, variant, model, length, group):
         torch.manual_seed(1)
         kind, _, rest = variant.partition("-")
-        self.network = (Plain if kind == "plain" else Peft)(model, group, length, rest == "checkpointing")
+        self.network = (Plain if kind == "plain" else Peft)(model, group, length, rest)
         self.trainable = [p for p in self.network.parameters() if p.requires_grad]
         self.check(model)
         self.optimizer = torch.optim.AdamW(self.trainable, lr=2e-5, betas=(0.9, 0.95), weight_decay=0, fused=True)
