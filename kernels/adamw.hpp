@@ -23,5 +23,7 @@ struct AdamwStep {
 };
 
 void adamw_step(const Stream<Cpu>& stream, const AdamwStep<Cpu>& op);
+template <class S>
+void adamw_step(const Stream<CudaDevice<S>>& stream, const AdamwStep<CudaDevice<S>>& op);
 
 }  // namespace longlora

@@ -44,9 +44,9 @@ struct AttentionReset {
 // delta[h,t] = sum_d d_out[t,h,d] out[t,h,d]
 template <class Device>
 struct AttentionDelta {
-    View<Device, const float, 2> d_out;          // (T, H D)
-    View<Device, const Element<Device>, 2> out;  // (T, H D) the merged result
-    View<Device, float, 2> delta;                // (H, T)
+    View<Device, const Element<Device>, 2> d_out;  // (T, H D)
+    View<Device, const Element<Device>, 2> out;    // (T, H D) the merged result
+    View<Device, float, 2> delta;                  // (H, T)
 };
 
 // P = exp(S - l)     dV += P' dO     dS = P (dO V' - delta) / sqrt(D)     dQ += dS K     dK += dS' Q
@@ -58,17 +58,27 @@ struct AttentionBackward {
     std::span<const AttentionItem> items;
     Index head_dim;
     Index queries_per_kv;
-    View<Device, const float, 2> d_out;  // (T, H D)
-    View<Device, const float, 2> lse;    // (H, T)
-    View<Device, const float, 2> delta;  // (H, T)
-    View<Device, float, 2> d_q;          // (T, H D) accumulated
-    View<Device, float, 2> d_k;          // like block.k, accumulated
-    View<Device, float, 2> d_v;          // like block.v, accumulated
+    View<Device, const Element<Device>, 2> d_out;  // (T, H D)
+    View<Device, const float, 2> lse;              // (H, T)
+    View<Device, const float, 2> delta;            // (H, T)
+    View<Device, float, 2> d_q;                    // (T, H D) accumulated
+    View<Device, float, 2> d_k;                    // like block.k, accumulated
+    View<Device, float, 2> d_v;                    // like block.v, accumulated
 };
 
 void attention_reset(const Stream<Cpu>& stream, const AttentionReset<Cpu>& op);
+template <class S>
+void attention_reset(const Stream<CudaDevice<S>>& stream, const AttentionReset<CudaDevice<S>>& op);
 void attention_forward(const Stream<Cpu>& stream, const AttentionForward<Cpu>& op);
+template <class S>
+void attention_forward(const Stream<CudaDevice<S>>& stream,
+                       const AttentionForward<CudaDevice<S>>& op);
 void attention_delta(const Stream<Cpu>& stream, const AttentionDelta<Cpu>& op);
+template <class S>
+void attention_delta(const Stream<CudaDevice<S>>& stream, const AttentionDelta<CudaDevice<S>>& op);
 void attention_backward(const Stream<Cpu>& stream, const AttentionBackward<Cpu>& op);
+template <class S>
+void attention_backward(const Stream<CudaDevice<S>>& stream,
+                        const AttentionBackward<CudaDevice<S>>& op);
 
 }  // namespace longlora

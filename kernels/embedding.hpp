@@ -15,5 +15,8 @@ struct EmbeddingForward {
 };
 
 void embedding_forward(const Stream<Cpu>& stream, const EmbeddingForward<Cpu>& op);
+template <class S>
+void embedding_forward(const Stream<CudaDevice<S>>& stream,
+                       const EmbeddingForward<CudaDevice<S>>& op);
 
 }  // namespace longlora

@@ -38,7 +38,15 @@ struct EmbeddingGradient {
 };
 
 void fixed_point_add(const Stream<Cpu>& stream, const FixedPointAdd<Cpu>& op);
+template <class S>
+void fixed_point_add(const Stream<CudaDevice<S>>& stream, const FixedPointAdd<CudaDevice<S>>& op);
 void fixed_point_value(const Stream<Cpu>& stream, const FixedPointValue<Cpu>& op);
+template <class S>
+void fixed_point_value(const Stream<CudaDevice<S>>& stream,
+                       const FixedPointValue<CudaDevice<S>>& op);
 void embedding_gradient(const Stream<Cpu>& stream, const EmbeddingGradient<Cpu>& op);
+template <class S>
+void embedding_gradient(const Stream<CudaDevice<S>>& stream,
+                        const EmbeddingGradient<CudaDevice<S>>& op);
 
 }  // namespace longlora

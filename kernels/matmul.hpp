@@ -33,6 +33,10 @@ struct Matmul {
 };
 
 void matmul(const Stream<Cpu>& stream, const Matmul<Cpu>& op);
+template <class S>
+void matmul(const Stream<CudaDevice<S>>& stream, const Matmul<CudaDevice<S>, S, S, float>& op);
+template <class S>
+void matmul(const Stream<CudaDevice<S>>& stream, const Matmul<CudaDevice<S>, S, S, BFloat16>& op);
 
 // Whether the bits of a row of the result depend on its operands alone, and not on how many rows are
 // multiplied with it; so on machines with vectors of 8 floats, elsewhere BLAS decides.

@@ -26,6 +26,11 @@ struct RmsNormBackward {
 };
 
 void rms_norm_forward(const Stream<Cpu>& stream, const RmsNormForward<Cpu>& op);
+template <class S>
+void rms_norm_forward(const Stream<CudaDevice<S>>& stream, const RmsNormForward<CudaDevice<S>>& op);
 void rms_norm_backward(const Stream<Cpu>& stream, const RmsNormBackward<Cpu>& op);
+template <class S>
+void rms_norm_backward(const Stream<CudaDevice<S>>& stream,
+                       const RmsNormBackward<CudaDevice<S>>& op);
 
 }  // namespace longlora

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "core/cuda_stream.hpp"
 #include "core/device.hpp"
 #include "core/view.hpp"
 
@@ -20,6 +21,13 @@ public:
 
 private:
     int threads_;
+};
+
+template <class Storage>
+class Stream<CudaDevice<Storage>> : public CudaStream {
+public:
+    explicit Stream(int /*threads*/ = 1) {}
+    explicit Stream(Priority priority) : CudaStream(priority) {}
 };
 
 // Calls body(i) for i in [0, count), spread dynamically over the stream's threads.
