@@ -26,7 +26,7 @@ template <class S>
 void cross_entropy(const Stream<CudaDevice<S>>& stream, const CrossEntropy<CudaDevice<S>>& op);
 
 // sum[0] += round(loss[t] 2^26), integers, so that sums up to 10^8 labels are exact in any order;
-// sum[1] += losses that are not numbers or beyond 2^16.
+// sum[1] += losses that are negative, beyond 2^16 or not numbers.
 template <class Device>
 struct LossSum {
     View<Device, const float, 1> loss;  // (T)

@@ -65,6 +65,12 @@ void accumulate(const Stream<Cpu>& stream, const Accumulate<Cpu, float>& op) {
     });
 }
 
+void convert(const Stream<Cpu>& stream, const Convert<Cpu>& op) {
+    if (op.out.data() != op.x.data()) {
+        copy(stream, {.x = op.x, .out = op.out});
+    }
+}
+
 void dropout(const Stream<Cpu>& stream, const Dropout<Cpu>& op) {
     const Index columns = op.x.columns();
     const auto scale = static_cast<float>(1 / (1 - op.probability));

@@ -74,13 +74,12 @@ public:
 };
 
 // Waits by polling: a rank that waits gives its core to those that compute, a hang gets a name.
-void wait_for(MPI_Request& request) {
+template <class IsDone>
+void wait_until(const IsDone& is_done) {
     const WaitScope waiting;
     const auto start = Clock::now();
     for (int polls = 0;; ++polls) {
-        int is_done = 0;
-        check(MPI_Test(&request, &is_done, MPI_STATUS_IGNORE), "MPI_Test");
-        if (is_done != 0) {
+        if (is_done()) {
             return;
         }
         if (polls < 256) {
@@ -94,6 +93,28 @@ void wait_for(MPI_Request& request) {
         std::this_thread::sleep_for(std::chrono::microseconds(waited.count() < 0.01 ? 20 : 200));
     }
 }
+
+void wait_for(MPI_Request& request) {
+    wait_until([&] {
+        int is_done = 0;
+        check(MPI_Test(&request, &is_done, MPI_STATUS_IGNORE), "MPI_Test");
+        return is_done != 0;
+    });
+}
+
+// A long message is several of MPI's.
+class MpiMessage : public Request::Message {
+public:
+    bool test() override {
+        int is_done = 1;
+        check(MPI_Testall(static_cast<int>(requests.size()), requests.data(), &is_done,
+                          MPI_STATUSES_IGNORE),
+              "MPI_Testall");
+        return is_done != 0;
+    }
+
+    std::vector<MPI_Request> requests;
+};
 
 template <class T, class Start>
 void in_pieces(View<Cpu, T, 1> values, const Start& start) {
@@ -133,38 +154,28 @@ std::string timeout_message() {
            " (comm.timeout), in " + progress_point().text() + "; ";
 }
 
-struct Request::State {
-    std::vector<MPI_Request> requests;
-};
-
-class RequestAccess {
-public:
-    static std::vector<MPI_Request>& requests(Request& request) { return request.state_->requests; }
-};
-
-Request::Request() : state_(std::make_unique<State>()) {}
+Request::Request(std::unique_ptr<Message> message) : message_(std::move(message)) {}
 Request::~Request() = default;
 Request::Request(Request&& other) noexcept = default;
 Request& Request::operator=(Request&& other) noexcept = default;
 
 bool Request::test() {
-    int is_done = 1;
-    if (!state_->requests.empty()) {
-        check(MPI_Testall(static_cast<int>(state_->requests.size()), state_->requests.data(),
-                          &is_done, MPI_STATUSES_IGNORE),
-              "MPI_Testall");
+    if (message_ && message_->test()) {
+        message_.reset();
     }
-    if (is_done != 0) {
-        state_->requests.clear();
-    }
-    return is_done != 0;
+    return !message_;
 }
 
-void Request::wait() {
-    for (MPI_Request& request : state_->requests) {
-        wait_for(request);
+void Request::wait(const std::function<void()>& meanwhile) {
+    if (!message_) {
+        return;
     }
-    state_->requests.clear();
+    wait_until([&] {
+        if (meanwhile) {
+            meanwhile();
+        }
+        return test();
+    });
 }
 
 struct Communicator<Cpu>::Handle {
@@ -285,28 +296,26 @@ void Communicator<Cpu>::all_gather(View<Cpu, T, 1> values, const std::vector<Ran
 
 template <class T>
 Request Communicator<Cpu>::send(View<Cpu, const T, 1> values, int to, int tag) const {
-    Request request;
-    auto& requests = RequestAccess::requests(request);
+    auto message = std::make_unique<MpiMessage>();
     for (Index begin = 0; begin < values.size(); begin += largest_count) {
         const Index count = std::min(values.size() - begin, largest_count);
         check(MPI_Isend(values.data() + begin, static_cast<int>(count), type_of<T>(), to, tag,
-                        handle_->comm, &requests.emplace_back()),
+                        handle_->comm, &message->requests.emplace_back()),
               "MPI_Isend");
     }
-    return request;
+    return Request(std::move(message));
 }
 
 template <class T>
 Request Communicator<Cpu>::receive(View<Cpu, T, 1> values, int from, int tag) const {
-    Request request;
-    auto& requests = RequestAccess::requests(request);
+    auto message = std::make_unique<MpiMessage>();
     for (Index begin = 0; begin < values.size(); begin += largest_count) {
         const Index count = std::min(values.size() - begin, largest_count);
         check(MPI_Irecv(values.data() + begin, static_cast<int>(count), type_of<T>(), from, tag,
-                        handle_->comm, &requests.emplace_back()),
+                        handle_->comm, &message->requests.emplace_back()),
               "MPI_Irecv");
     }
-    return request;
+    return Request(std::move(message));
 }
 
 std::string Communicator<Cpu>::broadcast_text(std::string text, int root) const {
@@ -351,6 +360,8 @@ LONGLORA_REDUCTIONS(std::int64_t);
 LONGLORA_REDUCTIONS(std::uint64_t);
 LONGLORA_REDUCTIONS(std::int32_t);
 template void Communicator<Cpu>::broadcast(View<Cpu, char, 1>, int) const;
+template Request Communicator<Cpu>::send(View<Cpu, const char, 1>, int, int) const;
+template Request Communicator<Cpu>::receive(View<Cpu, char, 1>, int, int) const;
 #undef LONGLORA_REDUCTIONS
 
 }  // namespace longlora

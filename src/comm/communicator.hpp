@@ -1,11 +1,12 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "core/device.hpp"
+#include "core/stream.hpp"
 #include "core/view.hpp"
 
 namespace longlora {
@@ -19,18 +20,25 @@ std::string timeout_message();  // says where this rank is (core/progress_point.
 // A message under way. Waiting for it yields the processor, so that ranks may outnumber cores.
 class Request {
 public:
-    Request();
+    Request() = default;
     ~Request();
     Request(Request&& other) noexcept;
     Request& operator=(Request&& other) noexcept;
 
+    // Of one message; made by communicators.
+    class Message {
+    public:
+        virtual ~Message() = default;
+        virtual bool test() = 0;
+    };
+    explicit Request(std::unique_ptr<Message> message);
+
     bool test();  // true when done; also lets MPI make progress
-    void wait();  // throws Error (failure) after the timeout
+    // Throws Error (failure) after the timeout. `meanwhile` is called between looks at the message.
+    void wait(const std::function<void()>& meanwhile = {});
 
 private:
-    friend class RequestAccess;
-    struct State;
-    std::unique_ptr<State> state_;
+    std::unique_ptr<Message> message_;  // null: done
 };
 
 // A group of ranks. Counts and types come from the views, so they cannot disagree.
@@ -71,6 +79,26 @@ public:
     template <class T>
     Request receive(View<Cpu, T, 1> values, int from, int tag) const;
     void barrier() const;
+
+    // Arrays of the device, in the order of its stream: on the CPU what is above.
+    template <class T>
+    void reduce_scatter_sum(const Stream<Cpu>&, View<Cpu, T, 1> values,
+                            const std::vector<Range>& pieces) const {
+        reduce_scatter_sum(values, pieces);
+    }
+    template <class T>
+    void all_gather(const Stream<Cpu>&, View<Cpu, T, 1> values,
+                    const std::vector<Range>& pieces) const {
+        all_gather(values, pieces);
+    }
+    template <class T>
+    Request send(const Stream<Cpu>&, View<Cpu, const T, 1> values, int to, int tag) const {
+        return send(values, to, tag);
+    }
+    template <class T>
+    Request receive(const Stream<Cpu>&, View<Cpu, T, 1> values, int from, int tag) const {
+        return receive(values, from, tag);
+    }
 
     // One value from each rank; the same on all.
     template <class T>

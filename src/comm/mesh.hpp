@@ -1,6 +1,7 @@
 #pragma once
 
 #include "comm/communicator.hpp"
+#include "comm/cuda_communicator.hpp"
 
 namespace longlora {
 

@@ -4,6 +4,7 @@
 #include "comm/environment.hpp"
 #include "commands/command_list.hpp"
 #include "commands/data_check.hpp"
+#include "commands/device_choice.hpp"
 #include "commands/session.hpp"
 #include "commands/threads.hpp"
 #include "core/terminal.hpp"
@@ -23,11 +24,11 @@ std::string model_kind(const Options& options, const ModelSetup& setup) {
     return setup.config.rope == setup.base.config().rope ? "base" : "interpolated";
 }
 
-void print(const std::vector<Perplexity>& results) {
+void print(const std::vector<EvaluationRow>& rows) {
     Table table({"context", "scored tokens", "perplexity"});
-    for (const Perplexity& result : results) {
-        table.add({std::to_string(result.context), std::to_string(result.scored),
-                   format_number(result.value, 6)});
+    for (const EvaluationRow& row : rows) {
+        table.add({std::to_string(row.context), std::to_string(row.scored_tokens),
+                   format_number(row.perplexity, 6)});
     }
     say(table.text());
 }
@@ -41,6 +42,42 @@ void append(const std::vector<EvaluationRow>& rows, const RunFolder& folder) {
     say("rows added to /evaluations of " + folder.log());
 }
 
+// What an evaluation works on.
+struct Task {
+    const Options& options;
+    const OpenedRun& run;
+    const TokenStream& data;
+    const RunFolder& folder;
+};
+
+template <class Device>
+std::vector<EvaluationRow> evaluate_on(const Task& task, int threads) {
+    const Options& options = task.options;
+    const ModelSetup& setup = task.run.setup;
+    const auto world = Communicator<Device>::world();
+    const auto session =
+        open_session<Device>(setup, static_cast<std::uint64_t>(options.run.seed), threads);
+    const Stream<Device>& stream = session->stream;
+    Index step = 0;
+    if (task.run.saved) {
+        Optimizer<Device> optimizer(session->parameters, world);
+        step = load_trainables(stream, session->parameters, optimizer, task.folder, world)->step;
+        session->store.refresh(stream);
+    }
+    PerplexityEvaluator<Device> evaluator(setup.config, setup.tune);
+    const auto results = evaluator.run(session->model, task.data, perplexity_task(options), stream);
+    if (!options.evaluate.dump_logits.empty()) {
+        dump_logits({options.evaluate.dump_logits, options.evaluation_contexts().front()},
+                    session->model, setup.tune, task.data, stream);
+    }
+    std::vector<EvaluationRow> rows;
+    for (const Perplexity& result : results) {
+        rows.push_back({step, model_kind(options, setup), protocol_name(options), result.context,
+                        result.scored, result.value});
+    }
+    return rows;
+}
+
 }  // namespace
 
 int evaluate_command(Options options) {
@@ -48,38 +85,23 @@ int evaluate_command(Options options) {
     set_communication_timeout(options.comm.timeout);
     const RunFolder folder{options.run_directory()};
     const OpenedRun run = open_run(options, folder, "evaluate");
-    const ModelSetup& setup = run.setup;
     const auto data = agree([&] {
         require(!options.data.validation.empty(),
                 "evaluate needs held-out tokens: set data.validation to a tokens.h5, .bin or .npy "
                 "file");
-        TokenStream stream(options.data.validation, setup.config.vocabulary);
+        TokenStream stream(options.data.validation, run.setup.config.vocabulary);
         check_tokenizer(stream, options.model.path);
         return stream;
     });
-    const auto session = open_session<Cpu>(setup, static_cast<std::uint64_t>(options.run.seed));
-    Index step = 0;
-    if (run.saved) {
-        Optimizer<Cpu> optimizer(session->parameters, world);
-        step = load_trainables(session->parameters, optimizer, folder, world)->step;
-    }
-    const Stream<Cpu> stream(options.parallel.threads > 0
-                                 ? static_cast<int>(options.parallel.threads)
-                                 : threads_per_rank(world));
-    PerplexityEvaluator<Cpu> evaluator(setup.config, setup.tune);
-    const auto results = evaluator.run(session->model, data, perplexity_task(options), stream);
-    if (!options.evaluate.dump_logits.empty()) {
-        dump_logits({options.evaluate.dump_logits, options.evaluation_contexts().front()},
-                    session->model, setup.tune, data, stream);
-    }
-    std::vector<EvaluationRow> rows;
-    for (const Perplexity& result : results) {
-        rows.push_back({step, model_kind(options, setup), protocol_name(options), result.context,
-                        result.scored, result.value});
-    }
+    const int threads = options.parallel.threads > 0 ? static_cast<int>(options.parallel.threads)
+                                                     : threads_per_rank(world);
+    const DeviceChoice device = choose_device(options, world);
+    const auto rows = on_device(device.is_cuda, [&](auto kind) {
+        return evaluate_on<decltype(kind)>({options, run, data, folder}, threads);
+    });
     agree([&] {
         if (world.rank() == 0) {
-            print(results);
+            print(rows);
             if (std::filesystem::exists(folder.log())) {
                 append(rows, folder);
             }

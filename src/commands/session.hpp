@@ -47,15 +47,19 @@ void check_base(const SavedRun& saved, std::uint64_t fingerprint, const BaseWeig
 // Trainables, frozen weights and the model over them; they refer to each other, so this stays put.
 template <class Device>
 struct Session {
-    explicit Session(const ModelSetup& setup, std::uint64_t seed)
-        : parameters(trainable_parameters(setup.config, setup.tune)),
-          store(setup.base, parameters),
+    Session(const ModelSetup& setup, std::uint64_t seed, int threads)
+        : stream(threads),
+          parameters(trainable_parameters(setup.config, setup.tune)),
+          store(stream, setup.base, parameters),
           model(setup.config, setup.tune, parameters, store) {
-        initialise_trainables(parameters, setup.base, setup.base.adapter(), seed);
+        initialise_trainables(stream, parameters, setup.base, setup.base.adapter(), seed);
+        store.refresh(stream);
+        stream.synchronize();  // others have streams of their own
     }
     Session(const Session&) = delete;
     Session& operator=(const Session&) = delete;
 
+    Stream<Device> stream;
     Parameters<Device> parameters;
     WeightStore<Device> store;
     Llama<Device> model;
@@ -63,8 +67,9 @@ struct Session {
 
 // Collective: a weight that cannot be read is told once, by all.
 template <class Device>
-std::unique_ptr<Session<Device>> open_session(const ModelSetup& setup, std::uint64_t seed) {
-    return agree([&] { return std::make_unique<Session<Device>>(setup, seed); });
+std::unique_ptr<Session<Device>> open_session(const ModelSetup& setup, std::uint64_t seed,
+                                              int threads) {
+    return agree([&] { return std::make_unique<Session<Device>>(setup, seed, threads); });
 }
 
 }  // namespace longlora

@@ -4,6 +4,7 @@
 #include "comm/environment.hpp"
 #include "commands/command_list.hpp"
 #include "commands/data_check.hpp"
+#include "commands/device_choice.hpp"
 #include "commands/dry_run.hpp"
 #include "commands/session.hpp"
 #include "commands/threads.hpp"
@@ -79,21 +80,29 @@ PlanRequest plan_request(const Options& options, const ModelSetup& setup,
     return request;
 }
 
-Attributes run_attributes(const Options& options, const RunPlan& plan, std::uint64_t fingerprint,
+// What a run was started with, besides its options.
+struct RunFacts {
+    const RunPlan& plan;
+    std::uint64_t fingerprint;
+    std::string device;
+};
+
+Attributes run_attributes(const Options& options, const RunFacts& facts,
                           const Communicator<Cpu>& world) {
+    const RunPlan& plan = facts.plan;
     Attributes attributes;
     for (const auto& [key, value] : to_map(options)) {
         attributes[key] = value;
     }
     attributes["format_version"] = std::int64_t{1};
     attributes["version"] = std::string(LONGLORA_VERSION);
-    attributes["device"] = std::string("cpu");
+    attributes["device"] = facts.device;
     attributes["mesh"] = std::to_string(world.size() / plan.layout.ranks) + " data x " +
                          std::to_string(plan.layout.ranks) + " sequence";
     attributes["placement"] = placement(world);
     attributes["planned_chunks"] = std::int64_t{plan.layout.chunks};
     attributes["planned_activations"] = static_cast<std::int64_t>(plan.policy);
-    attributes["base_fingerprint"] = fingerprint;
+    attributes["base_fingerprint"] = facts.fingerprint;
     return attributes;
 }
 
@@ -129,6 +138,22 @@ bool is_finished(const Options& options, const std::optional<SavedRun>& saved,
     return true;
 }
 
+template <class Device>
+ExitCode run_training(TrainerSetup<Device> setup, const ModelSetup& model, bool resumes) {
+    Mesh<Device> mesh(static_cast<int>(setup.plan.layout.ranks));
+    const auto session = open_session<Device>(
+        model, static_cast<std::uint64_t>(setup.options.run.seed), setup.threads);
+    const std::string folder = setup.folder.path;
+    Trainer<Device> trainer(std::move(setup), mesh, session->parameters, session->store);
+    if (resumes) {
+        const Index step = trainer.resume();
+        if (mesh.is_root()) {
+            say("resumed at step " + std::to_string(step) + " from " + folder);
+        }
+    }
+    return trainer.run();
+}
+
 }  // namespace
 
 int train_command(Options options, bool is_dry_run) {
@@ -153,7 +178,10 @@ int train_command(Options options, bool is_dry_run) {
         }
     }
     const ModelSetup setup = set_up_model(options);
-    const RunPlan plan = plan_run(plan_request(options, setup, saved), world);
+    const DeviceChoice device = choose_device(options, world);
+    PlanRequest request = plan_request(options, setup, saved);
+    request.is_on_gpu = device.is_cuda;
+    const RunPlan plan = plan_run(request, world);
     if (is_dry_run) {
         agree([&] { check_data(options, setup.config.vocabulary); });
         print_dry_run({options, setup, plan, folder.path}, world);
@@ -172,19 +200,12 @@ int train_command(Options options, bool is_dry_run) {
     if (is_root) {
         announce(plan, options, setup, world.size());
     }
-    Mesh<Cpu> mesh(static_cast<int>(plan.layout.ranks));
-    const auto session = open_session<Cpu>(setup, static_cast<std::uint64_t>(options.run.seed));
-    const Attributes attributes = run_attributes(options, plan, fingerprint, world);
-    Trainer<Cpu> trainer({options, setup.tune, setup.base.config(), setup.config, plan, folder,
-                          attributes, threads, std::move(lock)},
-                         mesh, session->parameters, session->store);
-    if (saved) {
-        const Index step = trainer.resume();
-        if (is_root) {
-            say("resumed at step " + std::to_string(step) + " from " + folder.path);
-        }
-    }
-    return static_cast<int>(trainer.run());
+    const Attributes attributes = run_attributes(options, {plan, fingerprint, device.name}, world);
+    return static_cast<int>(on_device(device.is_cuda, [&](auto kind) {
+        return run_training<decltype(kind)>({options, setup.tune, setup.base.config(), setup.config,
+                                             plan, folder, attributes, threads, std::move(lock)},
+                                            setup, saved.has_value());
+    }));
 }
 
 }  // namespace longlora

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <string>
+#include <type_traits>
 
 #include "core/device.hpp"
 #include "core/view.hpp"
@@ -39,6 +40,9 @@ public:
     bool is_measuring() const { return is_measuring_; }
 
 private:
+    // A cache line and an AVX-512 register on the CPU, 16 of the widest accesses on a GPU.
+    static constexpr std::size_t alignment = std::is_same_v<Device, Cpu> ? 64 : 256;
+
     explicit Arena(std::string name) : name_(std::move(name)), is_measuring_(true) {}
     void* take(std::size_t bytes);
 
@@ -54,7 +58,7 @@ template <class Device, class T>
 class Buffer {
 public:
     explicit Buffer(Index size)
-        : arena_("buffer", sizeof(T) * static_cast<std::size_t>(size) + 64),
+        : arena_("buffer", sizeof(T) * static_cast<std::size_t>(size)),
           view_(arena_.template vector<T>(size)) {}
     Buffer(Buffer&& other) noexcept = default;
     Buffer& operator=(Buffer&& other) noexcept = default;

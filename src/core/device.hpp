@@ -28,14 +28,34 @@ struct ElementOf<CudaDevice<Storage>> {
 template <class Device>
 using Element = typename ElementOf<Device>::type;
 
+// Whether this build has the CUDA devices.
+#if LONGLORA_CUDA
+constexpr bool has_cuda = true;
+#else
+constexpr bool has_cuda = false;
+#endif
+
+// Calls work(Device{}) for the device that was chosen; a build without CUDA has the CPU alone.
+template <class Work>
+auto on_device(bool wants_cuda, const Work& work) {
+    if constexpr (has_cuda) {
+        if (wants_cuda) {
+            return work(Cuda{});
+        }
+    }
+    return work(Cpu{});
+}
+
 }  // namespace longlora
 
-// Instantiates a class template for each device that this build has: the only list of devices.
+// The only list of devices: declare(Device) for each that this build has; a class template of each.
 #if LONGLORA_CUDA
+#define LONGLORA_FOR_EACH_DEVICE(declare) declare(Cpu) declare(Cuda) declare(CudaFloat)
 #define LONGLORA_INSTANTIATE(name)         \
     template class name<::longlora::Cpu>;  \
     template class name<::longlora::Cuda>; \
     template class name<::longlora::CudaFloat>
 #else
+#define LONGLORA_FOR_EACH_DEVICE(declare) declare(Cpu)
 #define LONGLORA_INSTANTIATE(name) template class name<::longlora::Cpu>
 #endif

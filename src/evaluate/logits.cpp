@@ -6,6 +6,7 @@
 #include "comm/agree.hpp"
 #include "comm/environment.hpp"
 #include "comm/mesh.hpp"
+#include "core/host_copy.hpp"
 #include "evaluate/window_memory.hpp"
 #include "io/durable.hpp"
 #include "io/hdf5.hpp"
@@ -20,10 +21,8 @@ std::vector<float> logits_of(const Llama<Device>& model, LayerRun<Device>& run,
     const Index tile_rows = run.scratch.logits.rows();
     for (Index begin = 0; begin < last.rows(); begin += tile_rows) {
         const Range rows{begin, std::min(last.rows(), begin + tile_rows)};
-        const auto tile = model.logits(run, last.rows(rows));
-        for (Index r = 0; r < tile.rows(); ++r) {
-            logits.insert(logits.end(), tile.row(r), tile.row(r) + tile.columns());
-        }
+        HostCopy tile(run.stream, model.logits(run, last.rows(rows)).flat());
+        logits.insert(logits.end(), tile.values().begin(), tile.values().end());
     }
     return logits;
 }
@@ -56,20 +55,24 @@ void dump_logits(const LogitsTask& task, const Llama<Device>& model, const Tune&
     PhaseTimer timer;
     memory.exchange.connect(mesh.sequence(), timer);
     memory.exchange.begin_chunk(0, Pass::compute);
-    model.set_position(memory.scratch, 0);
+    model.set_position(stream, memory.scratch, 0);
     agree([&] {
-        data.read({0, task.context}, as_span(memory.tokens));
+        HostCopy<Device, std::int32_t> tokens(memory.tokens);
+        data.read({0, task.context}, tokens.values());
+        tokens.write_back(stream);
         LayerRun<Device> run{stream, memory.scratch, {}, static_cast<float>(config.rms_epsilon)};
         model.forward_only(run, {memory.tokens, memory.tokens}, memory.activations,
                            memory.exchange);
         const auto logits = logits_of<Device>(model, run, memory.activations.last());
         if (world_rank() == 0) {
-            write_logits(task.path, as_span(memory.tokens), logits);
+            write_logits(task.path, tokens.values(), logits);
         }
     });
 }
 
-template void dump_logits(const LogitsTask&, const Llama<Cpu>&, const Tune&, const TokenStream&,
-                          const Stream<Cpu>&);
+#define LONGLORA_INSTANTIATE_FUNCTION(Device)                                       \
+    template void dump_logits(const LogitsTask&, const Llama<Device>&, const Tune&, \
+                              const TokenStream&, const Stream<Device>&);
+LONGLORA_FOR_EACH_DEVICE(LONGLORA_INSTANTIATE_FUNCTION)
 
 }  // namespace longlora

@@ -8,6 +8,7 @@
 #include "comm/environment.hpp"
 #include "core/error.hpp"
 #include "core/fault_point.hpp"
+#include "core/host_copy.hpp"
 #include "evaluate/window_memory.hpp"
 
 namespace longlora {
@@ -172,10 +173,14 @@ typename PerplexityEvaluator<Device>::Sums PerplexityEvaluator<Device>::score_sh
     const Llama<Device>& model, const TokenStream& data, const Window& window,
     WindowMemory<Device>& memory, const Stream<Device>& stream) const {
     const Range shard = memory.exchange.tokens();
-    model.set_position(memory.scratch, shard.begin);
+    model.set_position(stream, memory.scratch, shard.begin);
     const Index first = window.tokens.begin + shard.begin;
-    data.read({first, first + shard.size()}, as_span(memory.tokens));
-    data.read_labels({first + 1, first + 1 + shard.size()}, as_span(memory.labels));
+    HostCopy<Device, std::int32_t> tokens(memory.tokens);
+    HostCopy<Device, std::int32_t> labels(memory.labels);
+    data.read({first, first + shard.size()}, tokens.values());
+    data.read_labels({first + 1, first + 1 + shard.size()}, labels.values());
+    tokens.write_back(stream);
+    labels.write_back(stream);
     LayerRun<Device> run{stream, memory.scratch, {}, static_cast<float>(config_.rms_epsilon)};
     model.forward_only(run, {memory.tokens, memory.labels}, memory.activations, memory.exchange);
     const Range rows{std::max(window.scored.begin, shard.begin) - shard.begin,
@@ -183,9 +188,11 @@ typename PerplexityEvaluator<Device>::Sums PerplexityEvaluator<Device>::score_sh
     if (rows.empty()) {
         return {};
     }
-    const View<Device, const std::int32_t, 1> labels = memory.labels.slice(rows);
-    const auto count = std::count_if(labels.begin(), labels.end(), [](auto l) { return l >= 0; });
-    return {model.loss(run, {memory.activations.last().rows(rows), labels, 1, false}),
+    const auto scored = labels.values().subspan(static_cast<std::size_t>(rows.begin),
+                                                static_cast<std::size_t>(rows.size()));
+    const auto count = std::count_if(scored.begin(), scored.end(), [](auto l) { return l >= 0; });
+    return {model.loss(run,
+                       {memory.activations.last().rows(rows), memory.labels.slice(rows), 1, false}),
             static_cast<double>(count)};
 }
 

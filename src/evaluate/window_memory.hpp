@@ -1,7 +1,5 @@
 #pragma once
 
-#include <span>
-
 #include "model/activations.hpp"
 #include "model/context_exchange.hpp"
 
@@ -35,9 +33,5 @@ struct WindowMemory {
     View<Device, std::int32_t, 1> tokens;
     View<Device, std::int32_t, 1> labels;
 };
-
-inline std::span<std::int32_t> as_span(View<Cpu, std::int32_t, 1> view) {
-    return {view.data(), static_cast<std::size_t>(view.size())};
-}
 
 }  // namespace longlora

@@ -80,6 +80,7 @@ Scratch<Device>::Scratch(Arena<Device>& arena, const LayerShape& shape)
           arena.template matrix<float>(shape.wants_gradients ? shape.tokens : 0, shape.q_width())),
       d_qkv(arena.template matrix<float>(shape.wants_gradients ? shape.tokens : 0,
                                          shape.qkv_width())),
+      d_projected(element_matrix(arena, d_qkv)),
       d_kv_behind(arena.template matrix<float>(shape.wants_gradients ? shape.tokens : 0,
                                                2 * shape.kv_width())),
       delta(arena.template matrix<float>(shape.config.heads,
@@ -91,17 +92,19 @@ Scratch<Device>::Scratch(Arena<Device>& arena, const LayerShape& shape)
                                              shape.config.mlp_width)),
       d_x(arena.template matrix<float>(shape.wants_gradients ? shape.tokens : 0,
                                        shape.config.width)),
+      copy(arena.template vector<Element<Device>>(
+          copy_size<Device>(d_x.rows() * std::max(shape.config.width, shape.q_width())))),
       logits(arena.template matrix<float>(shape.head_tile, shape.config.vocabulary)),
+      d_logits(element_matrix(arena, logits)),
       losses(arena.template vector<float>(shape.head_tile)),
+      loss_sum(arena.template vector<std::int64_t>(2)),
       final_rstd(arena.template vector<float>(shape.head_tile)),
       cosine(arena.template matrix<float>(shape.tokens, shape.config.head_dim / 2)),
       sine(arena.template matrix<float>(shape.tokens, shape.config.head_dim / 2)),
-      linear(arena, std::max(shape.tokens, shape.mlp_tile), shape.lora_rank,
-             shape.has_dropout
-                 ? std::max({shape.config.width, shape.q_width(), shape.config.mlp_width})
-                 : 0) {}
+      linear(arena, {std::max(shape.tokens, shape.mlp_tile), shape.lora_rank, shape.linear_width(),
+                     shape.has_dropout ? shape.linear_width() : 0}) {}
 
 LONGLORA_INSTANTIATE(Activations);
-template struct Scratch<Cpu>;
+LONGLORA_INSTANTIATE(Scratch);
 
 }  // namespace longlora

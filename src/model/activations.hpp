@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "core/arena.hpp"
@@ -41,6 +42,8 @@ struct LayerShape {
     Index q_width() const { return config.heads * config.head_dim; }
     Index kv_width() const { return config.kv_heads * config.head_dim; }
     Index qkv_width() const { return q_width() + 2 * kv_width(); }
+    // The most inputs, or outputs, of a linear layer.
+    Index linear_width() const { return std::max({config.width, q_width(), config.mlp_width}); }
 };
 
 LayerShape layer_shape(const LlamaConfig& config, const Tune& tune, Index tokens,
@@ -70,13 +73,16 @@ private:
 
 // Working memory that no one needs after a layer has ended; one set for all layers.
 template <class Device>
-struct Scratch {
+class Scratch {
+public:
     Scratch(Arena<Device>& arena, const LayerShape& shape);
 
-    View<Device, Element<Device>, 2> normed;   // (T, E)   h
-    View<Device, float, 2> d_normed;           // (T, E)
-    View<Device, float, 2> d_context;          // (T, H D)
-    View<Device, float, 2> d_qkv;              // (T, (H + 2 Hkv) D)
+    View<Device, Element<Device>, 2> normed;       // (T, E)   h
+    View<Device, float, 2> d_normed;               // (T, E)
+    View<Device, float, 2> d_context;              // (T, H D)
+    View<Device, float, 2> d_qkv;                  // (T, (H + 2 Hkv) D) as attention sums it
+    View<Device, Element<Device>, 2> d_projected;  // (T, (H + 2 Hkv) D) turned back; d_qkv's memory
+                                                   // where floats are stored
     View<Device, float, 2> d_kv_behind;        // (T, 2 Hkv D) dK and dV by later tokens' squares
     View<Device, float, 2> delta;              // (H, T)
     View<Device, Element<Device>, 2> gate;     // (mlp_tile, F)
@@ -84,11 +90,15 @@ struct Scratch {
     View<Device, Element<Device>, 2> product;  // (mlp_tile, F)  a = g sig(g) u
     View<Device, float, 2> d_product;          // (mlp_tile, F)
     View<Device, float, 2> d_x;                // (T, E) gradient of the residual stream
+    View<Device, Element<Device>, 1> copy;     // for as_elements: (T max(E, H D)), or nothing
     View<Device, float, 2> logits;             // (head_tile, V)
-    View<Device, float, 1> losses;             // (head_tile)
-    View<Device, float, 1> final_rstd;         // (head_tile)
-    View<Device, float, 2> cosine;             // (T, D/2)
-    View<Device, float, 2> sine;               // (T, D/2)
+    View<Device, Element<Device>, 2>
+        d_logits;                   // (head_tile, V) the logits' memory where floats are stored
+    View<Device, float, 1> losses;  // (head_tile)
+    View<Device, std::int64_t, 1> loss_sum;  // (2)
+    View<Device, float, 1> final_rstd;       // (head_tile)
+    View<Device, float, 2> cosine;           // (T, D/2)
+    View<Device, float, 2> sine;             // (T, D/2)
     LinearScratch<Device> linear;
 };
 

@@ -1,5 +1,4 @@
-#include <algorithm>
-
+#include "core/transfer.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/rms_norm.hpp"
 #include "kernels/rope.hpp"
@@ -48,7 +47,7 @@ void AttentionLayer<Device>::project(LayerRun<Device>& run, const LayerWeights<D
     const auto& h = scratch.normed;
     const auto linear = [&](const LoraLinear<Device>& layer,
                             View<Device, const Element<Device>, 2> weight,
-                            View<Device, float, 2> y) {
+                            View<Device, Element<Device>, 2> y) {
         layer.forward(run.stream, {.x = h, .weight = weight, .y = y}, run.dropout, scratch.linear);
     };
     rms_norm_forward(run.stream, {.x = act.x,
@@ -121,8 +120,8 @@ void AttentionLayer<Device>::project_out(LayerRun<Device>& run, const LayerWeigh
     if (act.x_mid.data() != act.x.data()) {
         copy(run.stream, {.x = act.x, .out = act.x_mid});
     }
-    o_.forward(run.stream, {.x = act.context, .weight = weights.o, .y = act.x_mid, .beta = 1},
-               run.dropout, run.scratch.linear);
+    o_.add(run.stream, {.x = act.context, .weight = weights.o, .residual = act.x_mid}, run.dropout,
+           run.scratch.linear);
 }
 
 template <class Device>
@@ -150,6 +149,7 @@ void AttentionLayer<Device>::attend_backward(LayerRun<Device>& run,
     const Index width = config_.kv_heads * config_.head_dim;
     const auto d_k_behind = scratch.d_kv_behind.columns({0, width});
     const auto d_v_behind = scratch.d_kv_behind.columns({width, 2 * width});
+    const auto d_context = as_elements<Device>(run.stream, scratch.d_context, scratch.copy);
     const auto attend_block =
         [&](const KeyValueBlock<Device>& block, std::span<const AttentionItem> items,
             View<Device, float, 2> block_d_k, View<Device, float, 2> block_d_v) {
@@ -158,24 +158,23 @@ void AttentionLayer<Device>::attend_backward(LayerRun<Device>& run,
                                             .items = items,
                                             .head_dim = config_.head_dim,
                                             .queries_per_kv = config_.heads / config_.kv_heads,
-                                            .d_out = scratch.d_context,
+                                            .d_out = d_context,
                                             .lse = act.lse,
                                             .delta = scratch.delta,
                                             .d_q = q_of(scratch.d_qkv),
                                             .d_k = block_d_k,
                                             .d_v = block_d_v});
         };
-    attention_delta(run.stream,
-                    {.d_out = scratch.d_context, .out = act.context, .delta = scratch.delta});
-    std::fill_n(scratch.d_qkv.data(), scratch.d_qkv.flat().size(), 0.0F);
-    std::fill_n(scratch.d_kv_behind.data(), scratch.d_kv_behind.flat().size(), 0.0F);
+    attention_delta(run.stream, {.d_out = d_context, .out = act.context, .delta = scratch.delta});
+    clear(run.stream, scratch.d_qkv.flat());
+    clear(run.stream, scratch.d_kv_behind.flat());
     exchange.begin_backward(run.stream, layer_, d_k_behind, d_v_behind);
     const auto& blocks = exchange.plan().blocks;
     for (std::size_t i = 0; i < blocks.size(); ++i) {
         const auto index = static_cast<Index>(i);
         const auto gradient = exchange.gradient_block(run.stream, layer_, index);
         attend_block(exchange.block(layer_, index), blocks[i].items, gradient.k, gradient.v);
-        exchange.send_gradient(index);
+        exchange.send_gradient(run.stream, index);
     }
     attend_block({k_of(qkv), v_of(qkv), 0}, exchange.plan().rectangles, d_k_behind, d_v_behind);
     exchange.poll();
@@ -191,15 +190,20 @@ void AttentionLayer<Device>::project_backward(LayerRun<Device>& run,
                                               const LayerWeights<Device>& weights,
                                               const LayerActivations<Device>& act) const {
     auto& scratch = run.scratch;
-    const auto d_q = q_of(scratch.d_qkv);
-    const auto d_k = k_of(scratch.d_qkv);
-    rope(run.stream,
-         {.x = d_q, .cosine = scratch.cosine, .sine = scratch.sine, .is_inverse = true});
-    rope(run.stream,
-         {.x = d_k, .cosine = scratch.cosine, .sine = scratch.sine, .is_inverse = true});
+    const auto turn_back = [&](View<Device, const float, 2> d_y,
+                               View<Device, Element<Device>, 2> d_x) {
+        rope_gradient(run.stream,
+                      {.d_y = d_y, .cosine = scratch.cosine, .sine = scratch.sine, .d_x = d_x});
+    };
+    const auto d_q = q_of(scratch.d_projected);
+    const auto d_k = k_of(scratch.d_projected);
+    const auto d_v = v_of(scratch.d_projected);
+    turn_back(q_of(scratch.d_qkv), d_q);
+    turn_back(k_of(scratch.d_qkv), d_k);
+    convert(run.stream, {.x = v_of(scratch.d_qkv), .out = d_v});
     const auto linear = [&](const LoraLinear<Device>& layer,
                             View<Device, const Element<Device>, 2> weight,
-                            View<Device, float, 2> d_y, float beta) {
+                            View<Device, const Element<Device>, 2> d_y, float beta) {
         layer.backward(run.stream,
                        {.d_y = d_y,
                         .x = scratch.normed,
@@ -216,7 +220,7 @@ void AttentionLayer<Device>::project_backward(LayerRun<Device>& run,
                                   .epsilon = run.rms_epsilon});
     linear(q_, weights.q, d_q, 0);
     linear(k_, weights.k, d_k, 1);
-    linear(v_, weights.v, v_of(scratch.d_qkv), 1);
+    linear(v_, weights.v, d_v, 1);
     norm_backward<Device>(run.stream,
                           {.d_y = scratch.d_normed,
                            .x = act.x,
@@ -232,7 +236,7 @@ void AttentionLayer<Device>::backward(LayerRun<Device>& run, const LayerWeights<
                                       const LayerActivations<Device>& act,
                                       ContextExchange<Device>& exchange) const {
     o_.backward(run.stream,
-                {.d_y = run.scratch.d_x,
+                {.d_y = as_elements<Device>(run.stream, run.scratch.d_x, run.scratch.copy),
                  .x = act.context,
                  .weight = weights.o,
                  .d_x = run.scratch.d_context,

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/error.hpp"
+#include "core/transfer.hpp"
 #include "kernels/elementwise.hpp"
 
 namespace longlora {
@@ -113,7 +114,7 @@ void ContextExchange<Device>::begin_forward(const Stream<Device>& stream, Index 
     const auto& incoming = chunks_[chunk_].incoming;
     for (std::size_t i = 0; i < incoming.size(); ++i) {
         const Incoming& in = incoming[i];
-        receives_.push_back(in.kept == none ? sequence_->receive(received(layer, in).flat(),
+        receives_.push_back(in.kept == none ? sequence_->receive(stream, received(layer, in).flat(),
                                                                  in.peer, static_cast<int>(i))
                                             : Request());
     }
@@ -155,7 +156,7 @@ void ContextExchange<Device>::start_sends(const Stream<Device>& stream, Index la
         }
         const View<Device, const Element<Device>, 1> message = pair.flat();
         sent_bytes_ += static_cast<double>(message.size() * Index{sizeof(Element<Device>)});
-        sends_.push_back(sequence_->send(message, out.peer, out.tag));
+        sends_.push_back(sequence_->send(stream, message, out.peer, out.tag));
     }
 }
 
@@ -164,6 +165,11 @@ void ContextExchange<Device>::poll() {
     for (Request& request : receives_) {
         request.test();
     }
+    poll_sends();
+}
+
+template <class Device>
+void ContextExchange<Device>::poll_sends() {
     for (Request& request : sends_) {
         request.test();
     }
@@ -172,7 +178,8 @@ void ContextExchange<Device>::poll() {
 template <class Device>
 KeyValueBlock<Device> ContextExchange<Device>::wait_block(Index layer, Index index) {
     const PhaseScope waiting(*timer_, Phase::halo_wait);
-    receives_[static_cast<std::size_t>(index)].wait();
+    // A message of a device may have to be passed on by this rank before the peer can answer.
+    receives_[static_cast<std::size_t>(index)].wait([this] { poll_sends(); });
     notify("block arrived");
     return block(layer, index);
 }
@@ -204,14 +211,13 @@ void ContextExchange<Device>::begin_backward(const Stream<Device>& stream, Index
     for (const Outgoing& out : chunks_[chunk_].outgoing) {
         const View<Device, float, 1> message(gradients_in_.data() + out.offset,
                                              out.block.elements(shape_.head_dim));
-        receives_.push_back(sequence_->receive(message, out.peer, gradient_tag + out.tag));
+        receives_.push_back(sequence_->receive(stream, message, out.peer, gradient_tag + out.tag));
     }
     add_kept_gradients(stream, layer, d_k, d_v);
     // A slot may have just been read: only now may its next block start from zero.
     for (const KeptBlock& block : kept_.blocks()) {
         if (block.last_consumer == static_cast<Index>(chunk_)) {
-            const auto values = kept_.gradients(layer, block).flat();
-            std::fill(values.begin(), values.end(), 0.0F);
+            clear(stream, kept_.gradients(layer, block).flat());
         }
     }
 }
@@ -230,7 +236,7 @@ void ContextExchange<Device>::add_kept_gradients(const Stream<Device>& stream, I
 }
 
 template <class Device>
-KeyValuePair<Device, float> ContextExchange<Device>::gradient_block(const Stream<Device>&,
+KeyValuePair<Device, float> ContextExchange<Device>::gradient_block(const Stream<Device>& stream,
                                                                     Index layer, Index index) {
     const Incoming& in = chunks_[chunk_].incoming[static_cast<std::size_t>(index)];
     if (in.kept != none) {
@@ -239,13 +245,12 @@ KeyValuePair<Device, float> ContextExchange<Device>::gradient_block(const Stream
     const auto pair =
         KeyValuePair<Device, float>::at(gradients_out_.data() + in.offset, in.block.rows(),
                                         in.block.kv_heads.size() * shape_.head_dim);
-    const auto values = pair.flat();
-    std::fill(values.begin(), values.end(), 0.0F);
+    clear(stream, pair.flat());
     return pair;
 }
 
 template <class Device>
-void ContextExchange<Device>::send_gradient(Index index) {
+void ContextExchange<Device>::send_gradient(const Stream<Device>& stream, Index index) {
     const Incoming& in = chunks_[chunk_].incoming[static_cast<std::size_t>(index)];
     if (in.kept != none) {
         return;
@@ -253,7 +258,8 @@ void ContextExchange<Device>::send_gradient(Index index) {
     const View<Device, const float, 1> message(gradients_out_.data() + in.offset,
                                                in.block.elements(shape_.head_dim));
     sent_bytes_ += static_cast<double>(message.size() * Index{sizeof(float)});
-    sends_.push_back(sequence_->send(message, in.peer, gradient_tag + static_cast<int>(index)));
+    sends_.push_back(
+        sequence_->send(stream, message, in.peer, gradient_tag + static_cast<int>(index)));
 }
 
 template <class Device>
@@ -263,7 +269,7 @@ void ContextExchange<Device>::end_backward(const Stream<Device>& stream, Index l
     for (std::size_t i = 0; i < outgoing.size(); ++i) {
         {
             const PhaseScope waiting(*timer_, Phase::halo_wait);
-            receives_[i].wait();
+            receives_[i].wait([this] { poll_sends(); });
         }
         const Outgoing& out = outgoing[i];
         const auto arrived =

@@ -49,7 +49,7 @@ public:
                         View<Device, float, 2> d_v);
     KeyValuePair<Device, float> gradient_block(const Stream<Device>& stream, Index layer,
                                                Index block);
-    void send_gradient(Index block);
+    void send_gradient(const Stream<Device>& stream, Index block);
     void end_backward(const Stream<Device>& stream, Index layer, View<Device, float, 2> d_k,
                       View<Device, float, 2> d_v);
 
@@ -93,6 +93,7 @@ private:
         std::vector<Outgoing> outgoing;
     };
 
+    void poll_sends();
     ChunkPlan plan_chunk(Index chunk, Index rank) const;
     KeyValuePair<Device, Element<Device>> received(Index layer, const Incoming& in) const;
     Index receive_row(Index layer) const {

@@ -1,5 +1,4 @@
-#include <algorithm>
-
+#include "core/transfer.hpp"
 #include "io/adapter.hpp"
 #include "model/block.hpp"
 
@@ -27,7 +26,7 @@ void norm_backward(const Stream<Device>& stream, const RmsNormBackward<Device>& 
         op.x.rows(),
         [&](Range rows) {
             const auto d_weight = gradient->addend.flat();
-            std::fill_n(d_weight.data(), d_weight.size(), 0.0F);
+            clear(stream, d_weight);
             rms_norm_backward(stream, {.d_y = op.d_y.rows(rows),
                                        .x = op.x.rows(rows),
                                        .weight = op.weight,
@@ -59,10 +58,12 @@ LoraLinear<Device> make_linear(const Tune& tune, Parameters<Device>& parameters,
             static_cast<std::uint64_t>(layer * targets + target)};
 }
 
-template OptionalGradient<Cpu> optional_gradient(Parameters<Cpu>&, const std::string&);
-template void norm_backward(const Stream<Cpu>&, const RmsNormBackward<Cpu>&,
-                            const OptionalGradient<Cpu>&, const TokenPieces&, Index);
-template LoraLinear<Cpu> make_linear(const Tune&, Parameters<Cpu>&, Index, const std::string&,
-                                     Index);
+#define LONGLORA_INSTANTIATE_FUNCTIONS(Device)                                                    \
+    template OptionalGradient<Device> optional_gradient(Parameters<Device>&, const std::string&); \
+    template void norm_backward(const Stream<Device>&, const RmsNormBackward<Device>&,            \
+                                const OptionalGradient<Device>&, const TokenPieces&, Index);      \
+    template LoraLinear<Device> make_linear(const Tune&, Parameters<Device>&, Index,              \
+                                            const std::string&, Index);
+LONGLORA_FOR_EACH_DEVICE(LONGLORA_INSTANTIATE_FUNCTIONS)
 
 }  // namespace longlora

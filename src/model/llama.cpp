@@ -1,24 +1,17 @@
 #include "model/llama.hpp"
 
 #include <algorithm>
-#include <cmath>
+#include <array>
+#include <limits>
 
 #include "core/progress_point.hpp"
+#include "core/transfer.hpp"
 #include "kernels/cross_entropy.hpp"
 #include "kernels/embedding.hpp"
 #include "kernels/rms_norm.hpp"
-#include "model/rotary.hpp"
+#include "kernels/rope.hpp"
 
 namespace longlora {
-namespace {
-
-// Rounded so that sums of millions are exact, whatever their order; NaN and infinity stay.
-double rounded_loss(float loss) {
-    constexpr double one = 1 << 26;
-    return std::nearbyint(static_cast<double>(loss) * one) / one;
-}
-
-}  // namespace
 
 template <class Device>
 Llama<Device>::Llama(const LlamaConfig& config, const Tune& tune, Parameters<Device>& parameters,
@@ -35,8 +28,13 @@ Llama<Device>::Llama(const LlamaConfig& config, const Tune& tune, Parameters<Dev
 }
 
 template <class Device>
-void Llama<Device>::set_position(Scratch<Device>& scratch, Index first_position) const {
-    rotary_table(config_, first_position, scratch.cosine, scratch.sine);
+void Llama<Device>::set_position(const Stream<Device>& stream, Scratch<Device>& scratch,
+                                 Index first_position) const {
+    rotary_table(stream, {.first_position = first_position,
+                          .theta = config_.rope_theta,
+                          .factor = config_.rope.type == "linear" ? config_.rope.factor : 1.0,
+                          .cosine = scratch.cosine,
+                          .sine = scratch.sine});
 }
 
 template <class Device>
@@ -97,15 +95,18 @@ void Llama<Device>::forward_only(LayerRun<Device>& run, const ShardInput<Device>
 template <class Device>
 double Llama<Device>::loss(LayerRun<Device>& run, const LossInput<Device>& input) const {
     if (input.wants_gradient) {
-        std::fill_n(run.scratch.d_x.data(), run.scratch.d_x.flat().size(), 0.0F);
+        clear(run.stream, run.scratch.d_x.flat());
     }
-    double sum = 0;
+    clear(run.stream, run.scratch.loss_sum);
     for (Index begin = 0; begin < input.last.rows();) {
         const Range rows = run.pieces.tile(begin, input.last.rows(), run.scratch.logits.rows());
-        sum += loss_tile(run, input, rows);
+        loss_tile(run, input, rows);
         begin = rows.end;
     }
-    return sum;
+    std::array<std::int64_t, 2> sum{};
+    download<Device, std::int64_t>(run.stream, run.scratch.loss_sum, sum);
+    return sum[1] == 0 ? static_cast<double>(sum[0]) / loss_one
+                       : std::numeric_limits<double>::quiet_NaN();
 }
 
 template <class Device>
@@ -125,29 +126,27 @@ View<Device, float, 2> Llama<Device>::logits(LayerRun<Device>& run,
 
 // A tile at a time: no [T, V] array exists.
 template <class Device>
-double Llama<Device>::loss_tile(LayerRun<Device>& run, const LossInput<Device>& input,
-                                Range rows) const {
+void Llama<Device>::loss_tile(LayerRun<Device>& run, const LossInput<Device>& input,
+                              Range rows) const {
     const auto logits = this->logits(run, input.last.rows(rows));
     const auto losses = run.scratch.losses.slice({0, rows.size()});
+    const auto d_logits = run.scratch.d_logits.rows({0, rows.size()});
     cross_entropy(run.stream, {.logits = logits,
                                .labels = input.labels.slice(rows),
                                .loss = losses,
                                .scale = input.scale,
-                               .wants_gradient = input.wants_gradient});
+                               .wants_gradient = input.wants_gradient,
+                               .d_logits = d_logits});
+    loss_sum(run.stream, {.loss = losses, .sum = run.scratch.loss_sum});
     if (input.wants_gradient) {
-        loss_backward(run, input, rows, logits);
+        loss_backward(run, input, rows, d_logits);
     }
-    double sum = 0;
-    for (const float loss : losses) {
-        sum += rounded_loss(loss);
-    }
-    return sum;
 }
 
 // d_h = d_logits W   d_W += d_logits' h
 template <class Device>
 void Llama<Device>::loss_backward(LayerRun<Device>& run, const LossInput<Device>& input, Range rows,
-                                  View<Device, const float, 2> d_logits) const {
+                                  View<Device, const Element<Device>, 2> d_logits) const {
     auto& scratch = run.scratch;
     const auto& ends = store_.ends();
     const Range first{0, rows.size()};
@@ -159,7 +158,7 @@ void Llama<Device>::loss_backward(LayerRun<Device>& run, const LossInput<Device>
         pieces.for_each(
             rows.size(),
             [&](Range piece) {
-                const View<Device, const float, 2> h = scratch.normed.rows(piece);
+                const View<Device, const Element<Device>, 2> h = scratch.normed.rows(piece);
                 matmul(run.stream,
                        {.a = transposed(d_logits.rows(piece)), .b = h, .out = d_head_->addend});
                 d_head_->commit(run.stream, piece.size());

@@ -33,7 +33,8 @@ public:
     const LlamaConfig& config() const { return config_; }
 
     // Fills the rotary table for a shard that starts at `first_position`.
-    void set_position(Scratch<Device>& scratch, Index first_position) const;
+    void set_position(const Stream<Device>& stream, Scratch<Device>& scratch,
+                      Index first_position) const;
 
     // First pass: K/V of every layer are kept where later chunks need them, nothing else.
     void forward_keep(LayerRun<Device>& run, const ShardInput<Device>& input,
@@ -50,7 +51,7 @@ public:
     View<Device, float, 2> logits(LayerRun<Device>& run, View<Device, const float, 2> last) const;
 
     // Sum of the labels' losses, not scaled: each is rounded to a multiple of 2^-26, so that sums up
-    // to 10^8 are exact in any order. With wants_gradient scratch.d_x becomes the gradient of `last`
+    // to 10^8 are exact in any order; NaN where one is not finite. Waits for the device. With wants_gradient scratch.d_x becomes the gradient of `last`
     // (the residual stream after the last layer) times the scale, and the gradients of the final
     // norm and of a trained head are added to.
     double loss(LayerRun<Device>& run, const LossInput<Device>& input) const;
@@ -60,9 +61,9 @@ public:
                   const Activations<Device>& act, ContextExchange<Device>& exchange) const;
 
 private:
-    double loss_tile(LayerRun<Device>& run, const LossInput<Device>& input, Range rows) const;
+    void loss_tile(LayerRun<Device>& run, const LossInput<Device>& input, Range rows) const;
     void loss_backward(LayerRun<Device>& run, const LossInput<Device>& input, Range rows,
-                       View<Device, const float, 2> d_logits) const;
+                       View<Device, const Element<Device>, 2> d_logits) const;
     void forward_layer(LayerRun<Device>& run, const LayerActivations<Device>& act,
                        ContextExchange<Device>& exchange, Index layer,
                        View<Device, float, 2> out) const;

@@ -66,8 +66,8 @@ void MlpLayer<Device>::forward(LayerRun<Device>& run, const LayerWeights<Device>
         if (x_out.data() != act.x_mid.data()) {
             copy(run.stream, {.x = act.x_mid.rows(part.rows), .out = out});
         }
-        down_.forward(run.stream, {.x = part.product, .weight = weights.down, .y = out, .beta = 1},
-                      run.dropout.at_row(part.rows.begin), run.scratch.linear);
+        down_.add(run.stream, {.x = part.product, .weight = weights.down, .residual = out},
+                  run.dropout.at_row(part.rows.begin), run.scratch.linear);
     }
 }
 
@@ -100,10 +100,13 @@ void MlpLayer<Device>::backward_tile(LayerRun<Device>& run, const LayerWeights<D
         swiglu_forward(run.stream, {.gate = tile.gate, .up = tile.up, .out = tile.product});
     }
     const TokenPieces pieces = run.pieces.at_row(tile.rows.begin);
-    down_.backward(
-        run.stream,
-        {.d_y = d_x, .x = tile.product, .weight = weights.down, .d_x = d_product, .pieces = pieces},
-        dropout, scratch.linear);
+    down_.backward(run.stream,
+                   {.d_y = as_elements<Device>(run.stream, d_x, scratch.copy),
+                    .x = tile.product,
+                    .weight = weights.down,
+                    .d_x = d_product,
+                    .pieces = pieces},
+                   dropout, scratch.linear);
     swiglu_backward(run.stream, {.d_out = d_product,
                                  .gate = tile.gate,
                                  .up = tile.up,

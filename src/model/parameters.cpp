@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/error.hpp"
+#include "core/transfer.hpp"
 #include "io/adapter.hpp"
 
 namespace longlora {
@@ -116,9 +117,9 @@ View<Device, T, 2> Parameters<Device>::matrix(View<Device, T, 1> flat,
 }
 
 template <class Device>
-void Parameters<Device>::clear_gradients(double tokens) {
-    std::fill(sums_.view().begin(), sums_.view().end(), 0);
-    refused_.view()[0] = 0;
+void Parameters<Device>::clear_gradients(const Stream<Device>& stream, double tokens) {
+    clear(stream, sums_.view());
+    clear(stream, refused_.view());
     *step_tokens_ = tokens;
 }
 

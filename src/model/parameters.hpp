@@ -68,7 +68,7 @@ public:
     View<Device, float, 2> weight(const std::string& name);
     GradientSum<Device> gradient(const std::string& name);
     // Before a step over `tokens` tokens of all rows and ranks.
-    void clear_gradients(double tokens);
+    void clear_gradients(const Stream<Device>& stream, double tokens);
 
     static std::size_t bytes(const std::vector<Parameter>& table);
 

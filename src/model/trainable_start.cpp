@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "core/host_copy.hpp"
 #include "core/random.hpp"
 #include "io/digest.hpp"
 
@@ -31,12 +32,14 @@ void start_lora(const TensorShape& tensor, std::uint64_t seed, std::span<float> 
 }  // namespace
 
 template <class Device>
-void initialise_trainables(Parameters<Device>& parameters, const BaseWeights& base,
-                           const AdapterFiles* adapter, std::uint64_t seed) {
+void initialise_trainables(const Stream<Device>& stream, Parameters<Device>& parameters,
+                           const BaseWeights& base, const AdapterFiles* adapter,
+                           std::uint64_t seed) {
     for (const Parameter& parameter : parameters.table()) {
         const TensorShape& tensor = parameter.shape;
-        const std::span<float> out(parameters.weights().data() + parameter.offset,
-                                   static_cast<std::size_t>(tensor.size()));
+        HostCopy<Device, float> weight(
+            parameters.weights().slice({parameter.offset, parameter.offset + tensor.size()}));
+        const std::span<float> out = weight.values();
         if (!is_lora(tensor)) {
             base.read(tensor, out);
         } else if (adapter != nullptr) {
@@ -44,10 +47,13 @@ void initialise_trainables(Parameters<Device>& parameters, const BaseWeights& ba
         } else {
             start_lora(tensor, seed, out);
         }
+        weight.write_back(stream);
     }
 }
 
-template void initialise_trainables(Parameters<Cpu>&, const BaseWeights&, const AdapterFiles*,
-                                    std::uint64_t);
+#define LONGLORA_INSTANTIATE_FUNCTION(Device)                                       \
+    template void initialise_trainables(const Stream<Device>&, Parameters<Device>&, \
+                                        const BaseWeights&, const AdapterFiles*, std::uint64_t);
+LONGLORA_FOR_EACH_DEVICE(LONGLORA_INSTANTIATE_FUNCTION)
 
 }  // namespace longlora

@@ -3,39 +3,85 @@
 #include <algorithm>
 
 #include "core/error.hpp"
+#include "core/host_copy.hpp"
+#include "model/elements.hpp"
 
 namespace longlora {
 namespace {
 
-std::vector<Parameter> frozen_tensors(const LlamaConfig& config,
-                                      const std::vector<Parameter>& trained) {
-    std::vector<Parameter> table;
-    Index offset = 0;
+constexpr auto embedding_name = "model.embed_tokens.weight";
+constexpr auto head_name = "lm_head.weight";
+
+bool stays_float(const TensorShape& shape) {
+    return shape.columns == 0 || shape.name == embedding_name;
+}
+
+bool is_in(const std::vector<Parameter>& trained, const TensorShape& shape) {
+    return std::any_of(trained.begin(), trained.end(),
+                       [&](const Parameter& p) { return p.shape.name == shape.name; });
+}
+
+Index rows_of(const TensorShape& shape) { return shape.columns == 0 ? 1 : shape.rows; }
+
+// Elements of all tensors of a kind.
+Index kind_size(const std::vector<StoredTensor>& stored, bool is_float) {
+    Index size = 0;
+    for (const StoredTensor& tensor : stored) {
+        size = tensor.is_float == is_float
+                   ? std::max(size, tensor.offset + round_up(tensor.shape.size(), 16))
+                   : size;
+    }
+    return size;
+}
+
+template <class Device>
+std::vector<StoredTensor> stored_tensors(const LlamaConfig& config,
+                                         const std::vector<Parameter>& trained) {
+    std::vector<StoredTensor> stored;
+    const auto add = [&](const TensorShape& shape, bool is_float, bool is_copy) {
+        stored.push_back({shape, kind_size(stored, is_float), is_float, is_copy});
+    };
     for (const TensorShape& shape : llama_tensors(config)) {
-        const bool is_trained =
-            std::any_of(trained.begin(), trained.end(),
-                        [&](const Parameter& p) { return p.shape.name == shape.name; });
-        if (!is_trained) {
-            table.push_back({shape, offset, false});
-            offset += (shape.size() + 15) / 16 * 16;
+        if (!is_in(trained, shape)) {
+            add(shape, stays_float(shape), false);
+        } else if (!stores_floats<Device> && !stays_float(shape)) {
+            add(shape, false, true);
+        }
+        if (!stores_floats<Device> && config.is_tied && shape.name == embedding_name) {
+            add({head_name, shape.rows, shape.columns}, false, true);
         }
     }
-    return table;
+    return stored;
+}
+
+template <class Device, class T>
+void read_tensor(const Stream<Device>& stream, const BaseWeights& base, const TensorShape& shape,
+                 View<Device, T, 1> to) {
+    HostCopy<Device, T> copy(to);
+    if constexpr (std::is_same_v<T, float>) {
+        base.read(shape, copy.values());
+    } else {
+        std::vector<float> values(static_cast<std::size_t>(shape.size()));
+        base.read(shape, values);
+        std::transform(values.begin(), values.end(), copy.values().begin(), to_element<T>);
+    }
+    copy.write_back(stream);
 }
 
 }  // namespace
 
 template <class Device>
-WeightStore<Device>::WeightStore(const BaseWeights& base, Parameters<Device>& parameters)
-    : frozen_(frozen_tensors(base.config(), parameters.table())),
-      memory_(flat_size(frozen_)),
+WeightStore<Device>::WeightStore(const Stream<Device>& stream, const BaseWeights& base,
+                                 Parameters<Device>& parameters)
+    : parameters_(parameters),
+      is_tied_(base.config().is_tied),
+      stored_(stored_tensors<Device>(base.config(), parameters.table())),
+      floats_(kind_size(stored_, true)),
+      matrices_(kind_size(stored_, false)),
       ends_{{nullptr, 0, 0}, {nullptr, 0}, {nullptr, 0, 0}} {
-    for (const Parameter& tensor : frozen_) {
-        base.read(tensor.shape, {memory_.view().data() + tensor.offset,
-                                 static_cast<std::size_t>(tensor.shape.size())});
-    }
-    const auto matrix = [&](const std::string& name) { return find(name + ".weight", parameters); };
-    const auto vector = [&](const std::string& name) { return matrix(name).flat(); };
+    read(stream, base);
+    const auto vector = [&](const std::string& name) { return floats(name + ".weight").flat(); };
+    const auto matrix = [&](const std::string& name) { return this->matrix(name + ".weight"); };
     for (Index l = 0; l < base.config().layers; ++l) {
         const std::string layer = "model.layers." + std::to_string(l);
         layers_.push_back({vector(layer + ".input_layernorm"),
@@ -45,29 +91,76 @@ WeightStore<Device>::WeightStore(const BaseWeights& base, Parameters<Device>& pa
                            matrix(layer + ".mlp.gate_proj"), matrix(layer + ".mlp.up_proj"),
                            matrix(layer + ".mlp.down_proj")});
     }
-    const auto embedding = matrix("model.embed_tokens");
-    ends_ = {embedding, vector("model.norm"),
-             base.config().is_tied ? embedding : matrix("lm_head")};
+    ends_ = {floats(embedding_name), vector("model.norm"), matrix("lm_head")};
+    refresh(stream);
 }
 
 template <class Device>
-View<Device, const float, 2> WeightStore<Device>::find(const std::string& name,
-                                                       Parameters<Device>& parameters) const {
-    if (parameters.has(name)) {
-        return parameters.weight(name);
+void WeightStore<Device>::read(const Stream<Device>& stream, const BaseWeights& base) {
+    for (const StoredTensor& tensor : stored_) {
+        const Range place{tensor.offset, tensor.offset + tensor.shape.size()};
+        if (tensor.is_copy) {
+            continue;
+        }
+        if (tensor.is_float) {
+            read_tensor<Device>(stream, base, tensor.shape, floats_.view().slice(place));
+        } else {
+            read_tensor<Device>(stream, base, tensor.shape, matrices_.view().slice(place));
+        }
     }
-    const auto place = std::find_if(frozen_.begin(), frozen_.end(),
-                                    [&](const Parameter& p) { return p.shape.name == name; });
-    ensure(place != frozen_.end(), "the base model has no tensor named " + name);
-    const TensorShape& shape = place->shape;
-    const Index rows = shape.columns == 0 ? 1 : shape.rows;
-    return {memory_.view().data() + place->offset, rows, shape.size() / rows};
 }
 
 template <class Device>
-std::size_t WeightStore<Device>::frozen_bytes(const LlamaConfig& config, const Tune& tune) {
-    const auto frozen = frozen_tensors(config, trainable_parameters(config, tune));
-    return sizeof(Element<Device>) * static_cast<std::size_t>(flat_size(frozen));
+const StoredTensor* WeightStore<Device>::find(const std::string& name, bool is_float) const {
+    const auto place = std::find_if(stored_.begin(), stored_.end(), [&](const StoredTensor& t) {
+        return t.shape.name == name && t.is_float == is_float;
+    });
+    return place == stored_.end() ? nullptr : &*place;
+}
+
+template <class Device>
+View<Device, const float, 2> WeightStore<Device>::floats(const std::string& name) const {
+    if (parameters_.has(name)) {
+        return parameters_.weight(name);
+    }
+    const StoredTensor* tensor = find(name, true);
+    ensure(tensor != nullptr, "the base model has no tensor named " + name);
+    const Index rows = rows_of(tensor->shape);
+    return {floats_.view().data() + tensor->offset, rows, tensor->shape.size() / rows};
+}
+
+template <class Device>
+View<Device, const Element<Device>, 2> WeightStore<Device>::matrix(const std::string& name) const {
+    if constexpr (stores_floats<Device>) {
+        if (name == head_name && is_tied_) {
+            return floats(embedding_name);
+        }
+        if (parameters_.has(name)) {
+            return parameters_.weight(name);
+        }
+    }
+    const StoredTensor* tensor = find(name, false);
+    ensure(tensor != nullptr, "the base model has no tensor named " + name);
+    return {matrices_.view().data() + tensor->offset, tensor->shape.rows, tensor->shape.columns};
+}
+
+template <class Device>
+void WeightStore<Device>::refresh(const Stream<Device>& stream) {
+    for (const StoredTensor& tensor : stored_) {
+        if (tensor.is_copy) {
+            const bool is_tied_head = is_tied_ && tensor.shape.name == head_name;
+            convert(stream, {.x = floats(is_tied_head ? embedding_name : tensor.shape.name),
+                             .out = {matrices_.view().data() + tensor.offset, tensor.shape.rows,
+                                     tensor.shape.columns}});
+        }
+    }
+}
+
+template <class Device>
+std::size_t WeightStore<Device>::bytes(const LlamaConfig& config, const Tune& tune) {
+    const auto stored = stored_tensors<Device>(config, trainable_parameters(config, tune));
+    return sizeof(float) * static_cast<std::size_t>(kind_size(stored, true)) +
+           sizeof(Element<Device>) * static_cast<std::size_t>(kind_size(stored, false));
 }
 
 LONGLORA_INSTANTIATE(WeightStore);

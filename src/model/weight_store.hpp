@@ -26,28 +26,45 @@ struct EndWeights {
     View<Device, const Element<Device>, 2> head;  // (V, E); the embedding where tied
 };
 
+// One tensor that the store has memory for.
+struct StoredTensor {
+    TensorShape shape;
+    Index offset;   // elements, among those of its kind
+    bool is_float;  // norms and embeddings; matrices are of the storage type
+    bool is_copy;   // of a trained tensor that products cannot read as it is
+};
+
 // Hands out a layer's weights as a lease. Resident: everything is in this rank's memory and a lease
 // is a set of views; other placements (sharded, quantised) gather behind the same interface.
 template <class Device>
 class WeightStore {
 public:
     // Reads what is frozen from `base`; what is trained is in `parameters`, which must outlive this.
-    WeightStore(const BaseWeights& base, Parameters<Device>& parameters);
+    WeightStore(const Stream<Device>& stream, const BaseWeights& base,
+                Parameters<Device>& parameters);
 
     LayerWeights<Device> acquire(Index layer) const {
         return layers_[static_cast<std::size_t>(layer)];
     }
     const EndWeights<Device>& ends() const { return ends_; }
 
-    // Bytes of frozen weights for a model and what is trained of it.
-    static std::size_t frozen_bytes(const LlamaConfig& config, const Tune& tune);
+    // After trained weights have changed: copies of them in the storage type are made anew.
+    void refresh(const Stream<Device>& stream);
+
+    // Bytes beside the trainables for a model and what is trained of it.
+    static std::size_t bytes(const LlamaConfig& config, const Tune& tune);
 
 private:
-    View<Device, const float, 2> find(const std::string& name,
-                                      Parameters<Device>& parameters) const;
+    void read(const Stream<Device>& stream, const BaseWeights& base);
+    const StoredTensor* find(const std::string& name, bool is_float) const;
+    View<Device, const float, 2> floats(const std::string& name) const;
+    View<Device, const Element<Device>, 2> matrix(const std::string& name) const;
 
-    std::vector<Parameter> frozen_;
-    Buffer<Device, float> memory_;
+    Parameters<Device>& parameters_;
+    bool is_tied_;
+    std::vector<StoredTensor> stored_;
+    Buffer<Device, float> floats_;
+    Buffer<Device, Element<Device>> matrices_;
     std::vector<LayerWeights<Device>> layers_;
     EndWeights<Device> ends_;
 };

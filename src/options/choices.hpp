@@ -17,7 +17,7 @@ enum class Scaling { none, linear };
 enum class Schedule { constant, linear, cosine };
 enum class Deterministic { run, layout };
 enum class Activations { automatic, keep, recompute_mlp, recompute_layer };
-enum class Device { automatic, cpu };
+enum class Device { automatic, cpu, cuda };
 enum class Weights { resident };
 enum class Protocol { sliding, longlora };
 enum class Attention { full, s2 };
@@ -52,7 +52,8 @@ template <>
 inline constexpr ChoiceTexts choice_texts<choice::Activations> = {
     "auto keep recompute_mlp recompute_layer"};
 template <>
-inline constexpr ChoiceTexts choice_texts<choice::Device> = {"auto cpu", "cuda"};
+inline constexpr ChoiceTexts choice_texts<choice::Device> =
+    has_cuda ? ChoiceTexts{"auto cpu cuda"} : ChoiceTexts{"auto cpu", "cuda"};
 template <>
 inline constexpr ChoiceTexts choice_texts<choice::Weights> = {"resident", "sharded nf4 int8 host"};
 template <>

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <string>
 
+#include "core/cuda_device.hpp"
 #include "model/context_exchange.hpp"
 #include "model/parameters.hpp"
 #include "model/weight_store.hpp"
@@ -57,6 +58,17 @@ double MemoryPlan::total() const {
     return sum;
 }
 
+// Process and libraries: they lie on the host, and on a GPU beside what arenas take.
+template <class Device>
+double other_bytes() {
+    if constexpr (std::is_same_v<Device, Cpu>) {
+        return resident_bytes() + library_buffers;
+    } else {
+        return static_cast<double>(CudaStream::workspace_bytes);
+    }
+}
+
+template <class Device>
 MemoryPlan plan_memory(const Workload& work, Index sequence_rank, int world) {
     const LlamaConfig& config = work.config;
     const Tune& tune = work.tune;
@@ -64,32 +76,35 @@ MemoryPlan plan_memory(const Workload& work, Index sequence_rank, int world) {
     MemoryPlan plan;
     const auto trainables = trainable_parameters(config, tune);
     const auto flat = static_cast<double>(flat_size(trainables));
-    plan.parts.emplace_back("program and libraries", resident_bytes() + library_buffers);
+    plan.parts.emplace_back("program and libraries", other_bytes<Device>());
     plan.parts.emplace_back("frozen weights",
-                            static_cast<double>(WeightStore<Cpu>::frozen_bytes(config, tune)));
+                            static_cast<double>(WeightStore<Device>::bytes(config, tune)));
     plan.parts.emplace_back("trainables and gradients",
-                            static_cast<double>(Parameters<Cpu>::bytes(trainables)));
+                            static_cast<double>(Parameters<Device>::bytes(trainables)));
     // Two moments and the rank's share of the summed gradient.
     plan.parts.emplace_back("moments, sharded", 3 * sizeof(float) * flat / world);
 
     const auto measured = [&](const char* name, const auto& allocate) {
-        auto arena = Arena<Cpu>::measuring(name);
+        auto arena = Arena<Device>::measuring(name);
         allocate(arena);
         plan.parts.emplace_back(name, static_cast<double>(arena.used()));
     };
     const LayerShape shape = layer_shape(config, tune, layout.shard_length(), true);
-    measured("activations",
-             [&](Arena<Cpu>& arena) { const Activations<Cpu> sized(arena, shape, work.policy); });
-    measured("working memory", [&](Arena<Cpu>& arena) { const Scratch<Cpu> sized(arena, shape); });
-    measured("left context and kept K/V", [&](Arena<Cpu>& arena) {
+    measured("activations", [&](Arena<Device>& arena) {
+        const Activations<Device> sized(arena, shape, work.policy);
+    });
+    measured("working memory",
+             [&](Arena<Device>& arena) { const Scratch<Device> sized(arena, shape); });
+    measured("left context and kept K/V", [&](Arena<Device>& arena) {
         const Heads heads{config.heads, config.kv_heads};
-        const ContextExchange<Cpu> sized(
+        const ContextExchange<Device> sized(
             arena, {layout, heads, config.head_dim, config.layers, true}, sequence_rank);
     });
     return plan;
 }
 
-double available_memory(int ranks_on_node) {
+template <>
+double available_memory<Cpu>(int ranks_on_node) {
     double available = system_available();
     const double limit = number_in("/sys/fs/cgroup/memory.max");
     const double used = number_in("/sys/fs/cgroup/memory.current");
@@ -98,5 +113,17 @@ double available_memory(int ranks_on_node) {
     }
     return 0.9 * std::max(available, 0.0) / ranks_on_node;
 }
+
+// Ranks of a host share its GPUs evenly. The runtime keeps some for itself.
+template <class Device>
+double available_memory(int ranks_on_node) {
+    const int sharing = ceil_div(ranks_on_node, std::max(cuda_device_count(), 1));
+    return 0.97 * static_cast<double>(free_cuda_memory()) / sharing;
+}
+
+#define LONGLORA_INSTANTIATE_FUNCTIONS(Device)                            \
+    template MemoryPlan plan_memory<Device>(const Workload&, Index, int); \
+    template double available_memory<Device>(int);
+LONGLORA_FOR_EACH_DEVICE(LONGLORA_INSTANTIATE_FUNCTIONS)
 
 }  // namespace longlora

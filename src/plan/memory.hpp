@@ -26,11 +26,13 @@ struct Workload {
     ActivationPolicy policy;
 };
 
-// sequence_rank: kept K/V differ between ranks by a border at most.
+// On one rank's device. sequence_rank: kept K/V differ between ranks by a border at most.
+template <class Device>
 MemoryPlan plan_memory(const Workload& work, Index sequence_rank, int world);
 
 // Memory that a rank of this node may take: what the system says is available (a cgroup's limit
-// counts too), a tenth left free, shared among the node's ranks.
+// counts too), a tenth left free, shared among the node's ranks; of a GPU what is free.
+template <class Device>
 double available_memory(int ranks_on_node);
 
 }  // namespace longlora

@@ -92,13 +92,19 @@ RunPlan plan_run(const PlanRequest& wish, const Communicator<Cpu>& world) {
                                                    : choose_sequence_ranks(request, world.size());
     const Layout first = layout_of(request, ranks, std::max<Index>(request.chunks, 1));
     check_layout(first);
-    const double available = world.min(available_memory(ranks_on_this_node(world)));
+    const int neighbours = ranks_on_this_node(world);
+    const double available = world.min(on_device(request.is_on_gpu, [&](auto kind) {
+        return available_memory<decltype(kind)>(neighbours);
+    }));
     const Index sequence_rank = world.rank() % ranks;
     double least = 0;
     for (const Candidate& candidate : candidates(request, ranks)) {
         const Layout layout = layout_of(request, ranks, candidate.chunks);
-        auto memory = plan_memory({request.config, request.tune, layout, candidate.policy},
-                                  sequence_rank, world.size());
+        auto memory = on_device(request.is_on_gpu, [&](auto kind) {
+            return plan_memory<decltype(kind)>(
+                {request.config, request.tune, layout, candidate.policy}, sequence_rank,
+                world.size());
+        });
         const double needed = world.max(memory.total());
         if (needed <= available) {
             return {layout, candidate.policy, std::move(memory), available};

@@ -5,6 +5,7 @@
 #include <limits>
 #include <numeric>
 
+#include "core/host_copy.hpp"
 #include "kernels/adamw.hpp"
 #include "kernels/elementwise.hpp"
 #include "train/learning_rate.hpp"
@@ -27,7 +28,8 @@ Optimizer<Device>::Optimizer(const Parameters<Device>& parameters,
       pieces_(equal_pieces(parameters.size(), world.size(), piece)),
       gradient_(own_size(pieces_, world.rank())),
       first_(own_size(pieces_, world.rank())),
-      second_(own_size(pieces_, world.rank())) {}
+      second_(own_size(pieces_, world.rank())),
+      squares_(ceil_div(own_size(pieces_, world.rank()), piece)) {}
 
 template <class Device>
 double Optimizer<Device>::reduce(Parameters<Device>& parameters, const Stream<Device>& stream,
@@ -35,15 +37,16 @@ double Optimizer<Device>::reduce(Parameters<Device>& parameters, const Stream<De
     const PhaseScope sync(timer, Phase::gradient_sync);
     const auto sums = parameters.gradient_sums();
     const auto own = sums.slice(range());
-    world_.reduce_scatter_sum(sums, pieces_);
+    world_.reduce_scatter_sum(stream, sums, pieces_);
     fixed_point_value(stream, {.sum = own, .out = gradient_.view()});
-    const bool is_good = world_.sum(parameters.refused()[0]) == 0;
+    HostCopy refused(stream, parameters.refused());
+    const bool is_good = world_.sum(refused.values()[0]) == 0;
     return is_good ? norm(stream) : std::numeric_limits<double>::quiet_NaN();
 }
 
 // Pieces are squared where they lie and added in order by everyone: the same bits for any ranks.
 template <class Device>
-double Optimizer<Device>::norm(const Stream<Device>& stream) const {
+double Optimizer<Device>::norm(const Stream<Device>& stream) {
     std::vector<Range> places;
     for (const Range& range : pieces_) {
         places.push_back({range.begin / piece, ceil_div(range.end, piece)});
@@ -51,7 +54,10 @@ double Optimizer<Device>::norm(const Stream<Device>& stream) const {
     std::vector<double> squares(static_cast<std::size_t>(places.back().end));
     const Range mine = places[static_cast<std::size_t>(world_.rank())];
     const View<Cpu, double, 1> all(squares.data(), places.back().end);
-    squared_norms(stream, {.x = gradient_.view(), .piece = piece, .squares = all.slice(mine)});
+    squared_norms(stream, {.x = gradient_.view(), .piece = piece, .squares = squares_.view()});
+    download<Device, double>(stream, squares_.view(),
+                             std::span(squares).subspan(static_cast<std::size_t>(mine.begin),
+                                                        static_cast<std::size_t>(mine.size())));
     world_.all_gather(all, places);
     return std::sqrt(std::accumulate(squares.begin(), squares.end(), 0.0));
 }
@@ -86,7 +92,7 @@ void Optimizer<Device>::step(Parameters<Device>& parameters, const Stream<Device
         }
     }
     const PhaseScope sync(timer, Phase::gradient_sync);
-    world_.all_gather(parameters.weights(), pieces_);
+    world_.all_gather(stream, parameters.weights(), pieces_);
 }
 
 template <class Device>

@@ -35,13 +35,14 @@ public:
     static std::size_t bytes(Index trainables, int ranks);
 
 private:
-    double norm(const Stream<Device>& stream) const;
+    double norm(const Stream<Device>& stream);
 
     const Communicator<Device>& world_;
     std::vector<Range> pieces_;
     Buffer<Device, float> gradient_;
     Buffer<Device, float> first_;
     Buffer<Device, float> second_;
+    Buffer<Device, double> squares_;  // of the pieces of this rank's range
 };
 
 }  // namespace longlora

@@ -10,7 +10,8 @@ namespace longlora {
 // Collective: weights and moments from the newest intact checkpoint of the folder, if there is one.
 // Damaged ones are passed over with a warning.
 template <class Device>
-std::optional<LoadedCheckpoint> load_trainables(Parameters<Device>& parameters,
+std::optional<LoadedCheckpoint> load_trainables(const Stream<Device>& stream,
+                                                Parameters<Device>& parameters,
                                                 Optimizer<Device>& optimizer,
                                                 const RunFolder& folder,
                                                 const Communicator<Device>& world);

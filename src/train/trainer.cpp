@@ -5,6 +5,7 @@
 
 #include "comm/agree.hpp"
 #include "core/error.hpp"
+#include "core/host_copy.hpp"
 #include "core/progress_point.hpp"
 #include "core/random.hpp"
 #include "core/terminal.hpp"
@@ -39,7 +40,7 @@ Arena<Device> sized_arena(const TrainerSetup<Device>& setup, Index rank) {
 
 template <class Device>
 Trainer<Device>::Trainer(TrainerSetup<Device> setup, Mesh<Device>& mesh,
-                         Parameters<Device>& parameters, const WeightStore<Device>& store)
+                         Parameters<Device>& parameters, WeightStore<Device>& store)
     : setup_(std::move(setup)),
       mesh_(mesh),
       parameters_(parameters),
@@ -65,10 +66,12 @@ Trainer<Device>::Trainer(TrainerSetup<Device> setup, Mesh<Device>& mesh,
 
 template <class Device>
 Index Trainer<Device>::resume() {
-    const auto loaded = load_trainables(parameters_, optimizer_, setup_.folder, mesh_.world());
+    const auto loaded =
+        load_trainables(stream_, parameters_, optimizer_, setup_.folder, mesh_.world());
     if (!loaded) {
         return 0;
     }
+    store_.refresh(stream_);
     done_ = loaded->step;
     saved_ = loaded->step;
     tokens_seen_ = std::get<double>(loaded->attributes.at("tokens_seen"));
@@ -155,7 +158,7 @@ std::optional<StepRecord> Trainer<Device>::train_step(Index step) {
     record.learning_rate = learning_rate(setup_.options.train, step);
     record.tokens =
         static_cast<double>(setup_.options.train.batch * setup_.options.sequence.length);
-    parameters_.clear_gradients(record.tokens);
+    parameters_.clear_gradients(stream_, record.tokens);
     record.flops = row_flops_ * static_cast<double>(setup_.options.train.batch);
     if (batch.labels > 0) {
         const auto loss = accumulate_rows(step, batch);
@@ -181,6 +184,7 @@ void Trainer<Device>::update(StepRecord& record) {
     if (std::isfinite(record.loss) && std::isfinite(record.gradient_norm)) {
         optimizer_.step(parameters_, stream_, setup_.options.train,
                         {record.step, record.gradient_norm}, timer_);
+        store_.refresh(stream_);
         bad_steps_ = 0;
     } else {
         note_bad_step(record);
@@ -208,16 +212,18 @@ void Trainer<Device>::note_bad_step(const StepRecord& record) {
 
 template <class Device>
 void Trainer<Device>::dump_gradients(double loss) {
-    Buffer<Device, std::int64_t> sums(parameters_.size());
-    std::copy_n(parameters_.gradient_sums().data(), parameters_.size(), sums.view().data());
-    mesh_.world().all_reduce_sum(sums.view());
-    Buffer<Device, float> sum(parameters_.size());
-    fixed_point_value(stream_, {.sum = sums.view(), .out = sum.view()});
+    HostCopy own(stream_, parameters_.gradient_sums());
+    const auto held = own.values();
+    std::vector<std::int64_t> sums(held.begin(), held.end());
+    mesh_.world().all_reduce_sum(View<Cpu, std::int64_t, 1>(sums.data(), parameters_.size()));
+    std::vector<float> sum(sums.size());
+    std::transform(sums.begin(), sums.end(), sum.begin(), [](std::int64_t x) {
+        return static_cast<float>(static_cast<double>(x) / fixed_point_one);
+    });
     const auto tensors = checkpoint_tensors(parameters_.table());
     agree([&] {
         if (mesh_.is_root()) {
-            write_gradients(setup_.options.train.dump_gradients, tensors,
-                            {sum.view().data(), static_cast<std::size_t>(sum.size())}, loss);
+            write_gradients(setup_.options.train.dump_gradients, tensors, sum, loss);
         }
     });
 }
@@ -239,12 +245,10 @@ void Trainer<Device>::save(Index step) {
     attributes["sampler_seed"] = static_cast<std::uint64_t>(rows_.seed);
     attributes["sampler_next_row"] = static_cast<std::int64_t>(step * rows_.batch);
     const Range mine = optimizer_.range();
-    const auto span = [](View<Device, const float, 1> view) {
-        return std::span<const float>(view.data(), static_cast<std::size_t>(view.size()));
-    };
-    const CheckpointPart<const float> part{mine, span(parameters_.weights().slice(mine)),
-                                           span(optimizer_.first_moment()),
-                                           span(optimizer_.second_moment())};
+    HostCopy weights(stream_, parameters_.weights().slice(mine));
+    HostCopy first(stream_, optimizer_.first_moment());
+    HostCopy second(stream_, optimizer_.second_moment());
+    const CheckpointPart<const float> part{mine, weights.values(), first.values(), second.values()};
     write_checkpoint(checkpoint_path(setup_.folder.checkpoints(), step), attributes,
                      checkpoint_tensors(parameters_.table()), part);
     agree([&] {

@@ -42,7 +42,7 @@ template <class Device>
 class Trainer {
 public:
     Trainer(TrainerSetup<Device> setup, Mesh<Device>& mesh, Parameters<Device>& parameters,
-            const WeightStore<Device>& store);
+            WeightStore<Device>& store);
 
     // Collective. Reads the newest intact checkpoint if there is one; the step it stands at.
     Index resume();
@@ -83,7 +83,7 @@ private:
     TrainerSetup<Device> setup_;
     Mesh<Device>& mesh_;
     Parameters<Device>& parameters_;
-    const WeightStore<Device>& store_;
+    WeightStore<Device>& store_;
     Stream<Device> stream_;
     PhaseTimer timer_;
     Llama<Device> model_;

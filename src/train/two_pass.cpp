@@ -1,5 +1,6 @@
 #include "train/two_pass.hpp"
 
+#include "core/host_copy.hpp"
 #include "core/progress_point.hpp"
 
 namespace longlora {
@@ -42,9 +43,12 @@ LayerRun<Device> TwoPass<Device>::begin(const Llama<Device>& model, const Stream
     }
     exchange_.begin_chunk(chunk, pass);
     const Range range = exchange_.tokens();
-    row.read(range, {tokens_.data(), static_cast<std::size_t>(tokens_.size())},
-             {labels_.data(), static_cast<std::size_t>(labels_.size())});
-    model.set_position(scratch_, range.begin);
+    HostCopy<Device, std::int32_t> tokens(tokens_);
+    HostCopy<Device, std::int32_t> labels(labels_);
+    row.read(range, tokens.values(), labels.values());
+    tokens.write_back(stream);
+    labels.write_back(stream);
+    model.set_position(stream, scratch_, range.begin);
     const Index piece = shape_.has_bits_of_any_layout ? shape_.layout.half() : TokenPieces::largest;
     return {stream,
             scratch_,

@@ -47,7 +47,7 @@ double label_loss(const TinyModel& model, const TokenStream& data, Index begin, 
     PhaseTimer timer;
     exchange.connect(alone, timer);
     exchange.begin_chunk(0, Pass::compute);
-    model.llama.set_position(scratch, 0);
+    model.llama.set_position(Stream<Cpu>(), scratch, 0);
     std::vector<std::int32_t> tokens(static_cast<std::size_t>(count));
     std::vector<std::int32_t> labels(static_cast<std::size_t>(count));
     data.read({begin, label}, tokens);

@@ -33,6 +33,37 @@ struct Angles {
     Matrix sine;
 };
 
+// cos and sin of angle_i(p) = p / factor * theta^(-2i/D), by another way of writing it.
+double largest_error(double theta, double factor, Index first) {
+    constexpr Index rows = 5;
+    constexpr Index pairs = 6;
+    Matrix cosine(rows, pairs);
+    Matrix sine(rows, pairs);
+    rotary_table(Stream<Cpu>(2), {.first_position = first,
+                                  .theta = theta,
+                                  .factor = factor,
+                                  .cosine = cosine.view(),
+                                  .sine = sine.view()});
+    double error = 0;
+    for (Index t = 0; t < rows; ++t) {
+        for (Index i = 0; i < pairs; ++i) {
+            const long double exponent =
+                static_cast<long double>(i) / static_cast<long double>(pairs);
+            const long double turn =
+                std::exp(-exponent * std::log(static_cast<long double>(theta)));
+            const long double angle =
+                static_cast<long double>(first + t) / static_cast<long double>(factor) * turn;
+            error = std::max(error, std::abs(static_cast<double>(std::cos(angle)) -
+                                             static_cast<double>(cosine.view()(t, i))));
+            error = std::max(error, std::abs(static_cast<double>(std::sin(angle)) -
+                                             static_cast<double>(sine.view()(t, i))));
+        }
+    }
+    return error;
+}
+
+constexpr double half_ulp_of_one = 0x1.0p-24;
+
 }  // namespace
 
 BOOST_AUTO_TEST_CASE(forward_agrees_with_the_formula) {
@@ -65,9 +96,20 @@ BOOST_AUTO_TEST_CASE(inverse_is_the_derivative) {
     const auto sine = convert<Complex>(angles.sine.values());
     const auto expected = gradient(
         [&](const auto& z) { return dot(rope<Complex>(z, cosine, sine, 20, 5), d_y); }, x.values());
-    longlora::rope(Stream<Cpu>(), {.x = d.view(),
-                                   .cosine = angles.cosine.view(),
-                                   .sine = angles.sine.view(),
-                                   .is_inverse = true});
+    rope_gradient(Stream<Cpu>(), {.d_y = d.view(),
+                                  .cosine = angles.cosine.view(),
+                                  .sine = angles.sine.view(),
+                                  .d_x = d.view()});
     require_close("d_x", d.values(), expected, relative_tolerance(2e-7, expected));
+}
+
+BOOST_AUTO_TEST_CASE(angles_follow_the_formula_far_out_too) {
+    for (const double theta : {10000.0, 500000.0}) {
+        for (const Index first : {0, 1, 511, 131072, 10000000}) {
+            BOOST_TEST(largest_error(theta, 1, first) < 1.1 * half_ulp_of_one);
+        }
+    }
+    for (const Index first : {0, 4091, 131072}) {  // linear scaling
+        BOOST_TEST(largest_error(10000, 8, first) < 1.1 * half_ulp_of_one);
+    }
 }

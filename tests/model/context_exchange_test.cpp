@@ -177,7 +177,7 @@ private:
             const auto add = [&](const Place& at, float& x) { x += share(at, blocks[i]); };
             for_elements(gradient.k, first, add);
             for_elements(gradient.v, {layer, first.head, first.position, 0, 1}, add);
-            exchange_.send_gradient(index);
+            exchange_.send_gradient(stream_, index);
         }
         const auto add_own = [](const Place& at, float& x) { x += own_share(at); };
         for_elements(d_k, start(layer, 0), add_own);

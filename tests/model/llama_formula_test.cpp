@@ -47,7 +47,7 @@ double train(TinyModel& model, const Layout& layout, const Row& row) {
     const auto world = Communicator<Cpu>::world();
     PhaseTimer timer;
     pass.connect(world, timer);
-    model.parameters.clear_gradients(length);
+    model.parameters.clear_gradients(Stream<Cpu>(), length);
     const float scale = 1.0F / static_cast<float>(row.count);
     const auto sum =
         pass.run(model.llama, Stream<Cpu>(), {row.reader(), scale, 0}, [] { return false; });

@@ -61,7 +61,7 @@ Result train(TinyModel& model, const Layout& layout, ActivationPolicy policy,
     TwoPass<Cpu> pass(arena, shape, comm.rank());
     PhaseTimer timer;
     pass.connect(comm, timer);
-    model.parameters.clear_gradients(length);
+    model.parameters.clear_gradients(Stream<Cpu>(), length);
     const auto loss =
         pass.run(model.llama, Stream<Cpu>(), {read_row(model.config.vocabulary), scale(), row_key},
                  [] { return false; });
@@ -356,7 +356,7 @@ BOOST_AUTO_TEST_CASE(a_forward_that_keeps_nothing_finds_the_same_loss) {
                                     {labels.data(), layout.shard_length()}};
         const Stream<Cpu> stream;
         LayerRun<Cpu> run{stream, scratch, {}, static_cast<float>(model.config.rms_epsilon)};
-        model.llama.set_position(scratch, exchange.tokens().begin);
+        model.llama.set_position(stream, scratch, exchange.tokens().begin);
         model.llama.forward_only(run, input, activations, exchange);
         const double loss =
             world.sum(model.llama.loss(run, {activations.last(), input.labels, scale(), false})) /

@@ -137,7 +137,7 @@ BOOST_AUTO_TEST_CASE(clearing_gradients_leaves_weights_alone) {
     const auto sums = parameters.gradient_sums();
     std::fill(sums.begin(), sums.end(), 3);
     parameters.refused()[0] = 4;
-    parameters.clear_gradients(1);
+    parameters.clear_gradients(Stream<Cpu>(), 1);
     const auto all = [](auto values, auto value) {
         return std::all_of(values.begin(), values.end(), [&](auto x) { return x == value; });
     };
@@ -153,7 +153,7 @@ BOOST_AUTO_TEST_CASE(addends_are_refused_before_their_sum_could_overflow) {
     const std::string name = parameters.table().front().shape.name;
     const auto gradient = parameters.gradient(name);
     const auto commit_all = [&](float value) {
-        parameters.clear_gradients(tokens);
+        parameters.clear_gradients(Stream<Cpu>(), tokens);
         std::fill_n(gradient.addend.data(), gradient.addend.flat().size(), 0.0F);
         gradient.addend(0, 0) = value;
         for (Index piece = 0; piece < 4; ++piece) {
@@ -161,7 +161,7 @@ BOOST_AUTO_TEST_CASE(addends_are_refused_before_their_sum_could_overflow) {
         }
         return std::ldexp(static_cast<double>(gradient.sum(0, 0)), -48);
     };
-    parameters.clear_gradients(tokens);
+    parameters.clear_gradients(Stream<Cpu>(), tokens);
     const float largest = gradient.largest_addend(16);
     for (const float value : {largest, -largest, 1.0F}) {
         BOOST_TEST(commit_all(value) == 4 * static_cast<double>(value));

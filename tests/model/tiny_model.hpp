@@ -77,9 +77,9 @@ struct TinyModel {
           tune(model_tune),
           base(lively_base(config)),
           parameters(trainable_parameters(config, tune)),
-          store(base, parameters),
+          store(Stream<Cpu>(), base, parameters),
           llama(config, tune, parameters, store) {
-        initialise_trainables(parameters, base, nullptr, 5);
+        initialise_trainables(Stream<Cpu>(), parameters, base, nullptr, 5);
         for (const Parameter& parameter : parameters.table()) {
             if (parameter.shape.name.find("lora_B") != std::string::npos) {
                 fill(parameters.weight(parameter.shape.name).flat());

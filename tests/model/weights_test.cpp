@@ -82,7 +82,7 @@ BOOST_AUTO_TEST_CASE(trainables_start_from_the_base_with_a_lora_that_changes_not
     const LlamaConfig config = tiny_config();
     const BaseWeights base = lively_base(config);
     Parameters<Cpu> parameters(trainable_parameters(config, with(TuneMode::lora_plus)));
-    initialise_trainables(parameters, base, nullptr, 9);
+    initialise_trainables(Stream<Cpu>(), parameters, base, nullptr, 9);
     for (const Parameter& parameter : parameters.table()) {
         const TensorShape& shape = parameter.shape;
         const auto values = parameters.weight(shape.name).flat();
@@ -106,13 +106,13 @@ BOOST_AUTO_TEST_CASE(lora_starts_alike_for_a_seed_and_differs_between_tensors_an
     const BaseWeights base(config, 1);
     const auto start = [&](std::uint64_t seed) {
         Parameters<Cpu> parameters(trainable_parameters(config, with(TuneMode::lora)));
-        initialise_trainables(parameters, base, nullptr, seed);
+        initialise_trainables(Stream<Cpu>(), parameters, base, nullptr, seed);
         return std::vector<float>(parameters.weights().begin(), parameters.weights().end());
     };
     BOOST_TEST((start(1) == start(1)));
     BOOST_TEST((start(1) != start(2)));
     Parameters<Cpu> parameters(trainable_parameters(config, with(TuneMode::lora)));
-    initialise_trainables(parameters, base, nullptr, 1);
+    initialise_trainables(Stream<Cpu>(), parameters, base, nullptr, 1);
     const auto first = [&](const std::string& layer) {
         return parameters.weight("base_model.model.model.layers." + layer + ".lora_A.weight")(0, 0);
     };
@@ -150,9 +150,9 @@ BOOST_AUTO_TEST_CASE(the_store_shows_frozen_weights_and_trained_ones_in_place) {
                 BOOST_TEST(
                     layer.q.data() ==
                     model.parameters.weight("model.layers.1.self_attn.q_proj.weight").data());
-                BOOST_TEST(WeightStore<Cpu>::frozen_bytes(config, with(mode)) == 0U);
+                BOOST_TEST(WeightStore<Cpu>::bytes(config, with(mode)) == 0U);
             } else {
-                BOOST_TEST(WeightStore<Cpu>::frozen_bytes(config, with(mode)) > 0U);
+                BOOST_TEST(WeightStore<Cpu>::bytes(config, with(mode)) > 0U);
             }
         }
     }
@@ -185,7 +185,7 @@ BOOST_AUTO_TEST_CASE(what_an_adapter_has_saved_stands_in_for_frozen_weights_too)
     BaseWeights base = lively_base(config);
     base.set_adapter(std::make_shared<const AdapterFiles>(AdapterFiles::open(folder.path())));
     Parameters<Cpu> parameters(trainable_parameters(config, tune));
-    const WeightStore<Cpu> store(base, parameters);
+    const WeightStore<Cpu> store(Stream<Cpu>(), base, parameters);
     const auto& head = tensors.back().values;
     const auto& embedding = tensors[tensors.size() - 2].values;
     BOOST_TEST(

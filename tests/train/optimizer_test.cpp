@@ -70,7 +70,7 @@ void expect_step(Expected& state, const Options::Train& train, Index ranks, Inde
 }
 
 void fill_gradients(Parameters<Cpu>& parameters, Index rank, Index step) {
-    parameters.clear_gradients(1);
+    parameters.clear_gradients(Stream<Cpu>(), 1);
     for (Index i = 0; i < parameters.size(); ++i) {
         parameters.gradient_sums()[i] =
             is_padding(i) ? 0 : test::fixed_point(static_cast<float>(gradient_of(rank, step, i)));

@@ -1,6 +1,5 @@
 #include "core/cuda_stream.hpp"
 
-#if LONGLORA_CUDA
 #include <utility>
 
 #include "core/cuda_check.hpp"
@@ -65,4 +64,3 @@ void clear_bytes(const CudaStream& stream, void* to, std::size_t bytes) {
 }
 
 }  // namespace longlora
-#endif

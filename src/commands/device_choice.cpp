@@ -1,0 +1,42 @@
+#include "commands/device_choice.hpp"
+
+#include <algorithm>
+
+#include "comm/agree.hpp"
+#include "comm/environment.hpp"
+#include "core/cuda_device.hpp"
+#include "core/error.hpp"
+#include "core/terminal.hpp"
+
+namespace longlora {
+namespace {
+
+// This rank's place among those of its host.
+int local_rank(const Communicator<Cpu>& world) {
+    const auto hosts = world.gather_texts(host_name());
+    return static_cast<int>(std::count(hosts.begin(), hosts.begin() + world.rank(), host_name()));
+}
+
+}  // namespace
+
+DeviceChoice choose_device(const Options& options, const Communicator<Cpu>& world) {
+    if (!has_cuda || options.parallel.device == choice::Device::cpu) {
+        return {};
+    }
+    const int count = cuda_device_count();
+    const bool all_see_one = world.min(std::int64_t{count}) > 0;
+    agree([&] {
+        require(all_see_one || options.parallel.device != choice::Device::cuda,
+                "parallel.device cuda: no GPU is seen (no NVIDIA driver, or CUDA_VISIBLE_DEVICES "
+                "hides them); ask the queue for one, or set parallel.device cpu");
+    });
+    if (!all_see_one) {
+        if (world.rank() == 0) {
+            say("no GPU found: running on the CPU");
+        }
+        return {};
+    }
+    return {true, "cuda (" + use_cuda_device(local_rank(world) % count) + ")"};
+}
+
+}  // namespace longlora

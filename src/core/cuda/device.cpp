@@ -1,0 +1,48 @@
+#include "core/cuda_check.hpp"
+#include "core/cuda_device.hpp"
+#include "core/device_memory.hpp"
+#include "core/text.hpp"
+
+namespace longlora {
+
+int cuda_device_count() {
+    int count = 0;
+    return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+}
+
+std::string use_cuda_device(int index) {
+    cuda_check(cudaSetDevice(index), "choose a device");
+    cudaDeviceProp properties{};
+    cuda_check(cudaGetDeviceProperties(&properties, index), "describe a device");
+    return properties.name;
+}
+
+std::size_t free_cuda_memory() {
+    std::size_t free = 0;
+    std::size_t total = 0;
+    cuda_check(cudaMemGetInfo(&free, &total), "ask for free memory");
+    return free;
+}
+
+void* allocate_cuda_memory(std::size_t bytes, const std::string& purpose) {
+    void* memory = nullptr;
+    const cudaError_t status = cudaMalloc(&memory, bytes);
+    if (status == cudaErrorMemoryAllocation) {
+        std::size_t free = 0;
+        std::size_t total = 0;
+        cudaMemGetInfo(&free, &total);
+        throw Error("out of GPU memory: cannot allocate " + format_bytes(bytes) + " for " +
+                        purpose + ", " + format_bytes(free) + " of " + format_bytes(total) +
+                        " are free; use more GPUs, more sequence.chunks or a leaner "
+                        "train.activations",
+                    ExitCode::failure);
+    }
+    cuda_check(status, "allocate memory");
+    cuda_check(cudaMemset(memory, 0, bytes), "clear memory");
+    cuda_check(cudaDeviceSynchronize(), "clear memory");
+    return memory;
+}
+
+void release_cuda_memory(void* memory) noexcept { cudaFree(memory); }
+
+}  // namespace longlora

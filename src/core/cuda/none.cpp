@@ -1,0 +1,10 @@
+// In the place of the other files here where there is no CUDA Toolkit.
+#include "core/cuda_device.hpp"
+
+namespace longlora {
+
+int cuda_device_count() { return 0; }
+std::string use_cuda_device(int) { return {}; }
+std::size_t free_cuda_memory() { return 0; }
+
+}  // namespace longlora

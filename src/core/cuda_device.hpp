@@ -1,0 +1,17 @@
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+namespace longlora {
+
+// GPUs that this process sees; 0 without a driver, and in builds without CUDA.
+int cuda_device_count();
+
+// From now on this thread's streams and memory are those of GPU `index`. Its name.
+std::string use_cuda_device(int index);
+
+// Bytes that may still be allocated on it.
+std::size_t free_cuda_memory();
+
+}  // namespace longlora
