@@ -24,9 +24,9 @@ bool is_in(const std::vector<Parameter>& trained, const TensorShape& shape) {
 Index rows_of(const TensorShape& shape) { return shape.columns == 0 ? 1 : shape.rows; }
 
 // Elements of all tensors of a kind.
-Index kind_size(const std::vector<StoredTensor>& stored, bool is_float) {
+Index kind_size(const std::vector<PlacedTensor>& stored, bool is_float) {
     Index size = 0;
-    for (const StoredTensor& tensor : stored) {
+    for (const PlacedTensor& tensor : stored) {
         size = tensor.is_float == is_float
                    ? std::max(size, tensor.offset + round_up(tensor.shape.size(), 16))
                    : size;
@@ -35,9 +35,9 @@ Index kind_size(const std::vector<StoredTensor>& stored, bool is_float) {
 }
 
 template <class Device>
-std::vector<StoredTensor> stored_tensors(const LlamaConfig& config,
+std::vector<PlacedTensor> stored_tensors(const LlamaConfig& config,
                                          const std::vector<Parameter>& trained) {
-    std::vector<StoredTensor> stored;
+    std::vector<PlacedTensor> stored;
     const auto add = [&](const TensorShape& shape, bool is_float, bool is_copy) {
         stored.push_back({shape, kind_size(stored, is_float), is_float, is_copy});
     };
@@ -97,7 +97,7 @@ WeightStore<Device>::WeightStore(const Stream<Device>& stream, const BaseWeights
 
 template <class Device>
 void WeightStore<Device>::read(const Stream<Device>& stream, const BaseWeights& base) {
-    for (const StoredTensor& tensor : stored_) {
+    for (const PlacedTensor& tensor : stored_) {
         const Range place{tensor.offset, tensor.offset + tensor.shape.size()};
         if (tensor.is_copy) {
             continue;
@@ -111,8 +111,8 @@ void WeightStore<Device>::read(const Stream<Device>& stream, const BaseWeights& 
 }
 
 template <class Device>
-const StoredTensor* WeightStore<Device>::find(const std::string& name, bool is_float) const {
-    const auto place = std::find_if(stored_.begin(), stored_.end(), [&](const StoredTensor& t) {
+const PlacedTensor* WeightStore<Device>::find(const std::string& name, bool is_float) const {
+    const auto place = std::find_if(stored_.begin(), stored_.end(), [&](const PlacedTensor& t) {
         return t.shape.name == name && t.is_float == is_float;
     });
     return place == stored_.end() ? nullptr : &*place;
@@ -123,7 +123,7 @@ View<Device, const float, 2> WeightStore<Device>::floats(const std::string& name
     if (parameters_.has(name)) {
         return parameters_.weight(name);
     }
-    const StoredTensor* tensor = find(name, true);
+    const PlacedTensor* tensor = find(name, true);
     ensure(tensor != nullptr, "the base model has no tensor named " + name);
     const Index rows = rows_of(tensor->shape);
     return {floats_.view().data() + tensor->offset, rows, tensor->shape.size() / rows};
@@ -139,14 +139,14 @@ View<Device, const Element<Device>, 2> WeightStore<Device>::matrix(const std::st
             return parameters_.weight(name);
         }
     }
-    const StoredTensor* tensor = find(name, false);
+    const PlacedTensor* tensor = find(name, false);
     ensure(tensor != nullptr, "the base model has no tensor named " + name);
     return {matrices_.view().data() + tensor->offset, tensor->shape.rows, tensor->shape.columns};
 }
 
 template <class Device>
 void WeightStore<Device>::refresh(const Stream<Device>& stream) {
-    for (const StoredTensor& tensor : stored_) {
+    for (const PlacedTensor& tensor : stored_) {
         if (tensor.is_copy) {
             const bool is_tied_head = is_tied_ && tensor.shape.name == head_name;
             convert(stream, {.x = floats(is_tied_head ? embedding_name : tensor.shape.name),

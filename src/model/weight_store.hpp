@@ -27,7 +27,7 @@ struct EndWeights {
 };
 
 // One tensor that the store has memory for.
-struct StoredTensor {
+struct PlacedTensor {
     TensorShape shape;
     Index offset;   // elements, among those of its kind
     bool is_float;  // norms and embeddings; matrices are of the storage type
@@ -56,13 +56,13 @@ public:
 
 private:
     void read(const Stream<Device>& stream, const BaseWeights& base);
-    const StoredTensor* find(const std::string& name, bool is_float) const;
+    const PlacedTensor* find(const std::string& name, bool is_float) const;
     View<Device, const float, 2> floats(const std::string& name) const;
     View<Device, const Element<Device>, 2> matrix(const std::string& name) const;
 
     Parameters<Device>& parameters_;
     bool is_tied_;
-    std::vector<StoredTensor> stored_;
+    std::vector<PlacedTensor> stored_;
     Buffer<Device, float> floats_;
     Buffer<Device, Element<Device>> matrices_;
     std::vector<LayerWeights<Device>> layers_;

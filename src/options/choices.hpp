@@ -3,6 +3,7 @@
 #include <string>
 #include <string_view>
 
+#include "core/device.hpp"
 #include "sequence/layout.hpp"
 
 namespace longlora {

@@ -24,7 +24,7 @@ double part(const MemoryPlan& plan, const std::string& name) {
 
 MemoryPlan plan_for(const LlamaConfig& config, const Tune& tune, Index length, Index chunks) {
     const Layout layout{length, 64, 1, chunks, Pattern::s2, Boundary::truncate};
-    return plan_memory({config, tune, layout, ActivationPolicy::keep}, 0, 1);
+    return plan_memory<Cpu>({config, tune, layout, ActivationPolicy::keep}, 0, 1);
 }
 
 }  // namespace
@@ -34,7 +34,7 @@ BOOST_AUTO_TEST_CASE(the_planned_row_memory_is_what_training_allocates) {
     const Tune tune = tiny_tune();
     for (const Index chunks : {1, 2, 8}) {
         const Layout layout{512, 64, 1, chunks, Pattern::s2, Boundary::truncate};
-        const MemoryPlan plan = plan_memory({config, tune, layout, ActivationPolicy::keep}, 0, 1);
+        const MemoryPlan plan = plan_memory<Cpu>({config, tune, layout, ActivationPolicy::keep}, 0, 1);
         auto arena = Arena<Cpu>::measuring("test");
         TwoPass<Cpu>(arena, {config, tune, layout, ActivationPolicy::keep}, 0);
         const double planned = part(plan, "activations") + part(plan, "working memory") +
@@ -66,7 +66,7 @@ BOOST_AUTO_TEST_CASE(leaner_policies_take_less) {
     const Tune tune = tiny_tune();
     const Layout layout{512, 64, 1, 1, Pattern::s2, Boundary::truncate};
     const auto bytes = [&](ActivationPolicy policy) {
-        return part(plan_memory({config, tune, layout, policy}, 0, 1), "activations");
+        return part(plan_memory<Cpu>({config, tune, layout, policy}, 0, 1), "activations");
     };
     BOOST_TEST(bytes(ActivationPolicy::recompute_mlp) < bytes(ActivationPolicy::keep));
     BOOST_TEST(bytes(ActivationPolicy::recompute_layer) < bytes(ActivationPolicy::recompute_mlp));
