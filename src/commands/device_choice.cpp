@@ -36,7 +36,9 @@ DeviceChoice choose_device(const Options& options, const Communicator<Cpu>& worl
         }
         return {};
     }
-    return {true, "cuda (" + use_cuda_device(local_rank(world) % count) + ")"};
+    const auto kind = options.parallel.storage == choice::Storage::float32 ? DeviceKind::cuda_float
+                                                                           : DeviceKind::cuda;
+    return {kind, "cuda (" + use_cuda_device(local_rank(world) % count) + ")"};
 }
 
 }  // namespace longlora

@@ -9,7 +9,7 @@ namespace longlora {
 
 // Where the work is done.
 struct DeviceChoice {
-    bool is_cuda = false;
+    DeviceKind kind = DeviceKind::cpu;
     std::string name = "cpu";  // "cuda (NVIDIA H100 80GB HBM3)"
 };
 

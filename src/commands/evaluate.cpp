@@ -96,7 +96,7 @@ int evaluate_command(Options options) {
     const int threads = options.parallel.threads > 0 ? static_cast<int>(options.parallel.threads)
                                                      : threads_per_rank(world);
     const DeviceChoice device = choose_device(options, world);
-    const auto rows = on_device(device.is_cuda, [&](auto kind) {
+    const auto rows = on_device(device.kind, [&](auto kind) {
         return evaluate_on<decltype(kind)>({options, run, data, folder}, threads);
     });
     agree([&] {

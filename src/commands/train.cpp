@@ -180,7 +180,7 @@ int train_command(Options options, bool is_dry_run) {
     const ModelSetup setup = set_up_model(options);
     const DeviceChoice device = choose_device(options, world);
     PlanRequest request = plan_request(options, setup, saved);
-    request.is_on_gpu = device.is_cuda;
+    request.device = device.kind;
     const RunPlan plan = plan_run(request, world);
     if (is_dry_run) {
         agree([&] { check_data(options, setup.config.vocabulary); });
@@ -201,7 +201,7 @@ int train_command(Options options, bool is_dry_run) {
         announce(plan, options, setup, world.size());
     }
     const Attributes attributes = run_attributes(options, {plan, fingerprint, device.name}, world);
-    return static_cast<int>(on_device(device.is_cuda, [&](auto kind) {
+    return static_cast<int>(on_device(device.kind, [&](auto kind) {
         return run_training<decltype(kind)>({options, setup.tune, setup.base.config(), setup.config,
                                              plan, folder, attributes, threads, std::move(lock)},
                                             setup, saved.has_value());

@@ -35,12 +35,17 @@ constexpr bool has_cuda = true;
 constexpr bool has_cuda = false;
 #endif
 
+enum class DeviceKind { cpu, cuda, cuda_float };
+
 // Calls work(Device{}) for the device that was chosen; a build without CUDA has the CPU alone.
 template <class Work>
-auto on_device(bool wants_cuda, const Work& work) {
+auto on_device(DeviceKind kind, const Work& work) {
     if constexpr (has_cuda) {
-        if (wants_cuda) {
+        if (kind == DeviceKind::cuda) {
             return work(Cuda{});
+        }
+        if (kind == DeviceKind::cuda_float) {
+            return work(CudaFloat{});
         }
     }
     return work(Cpu{});

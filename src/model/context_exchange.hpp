@@ -4,7 +4,7 @@
 #include <string_view>
 #include <vector>
 
-#include "comm/communicator.hpp"
+#include "comm/cuda_communicator.hpp"
 #include "core/phase_timer.hpp"
 #include "kernels/attention.hpp"
 #include "model/kept_context.hpp"

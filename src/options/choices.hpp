@@ -19,6 +19,7 @@ enum class Schedule { constant, linear, cosine };
 enum class Deterministic { run, layout };
 enum class Activations { automatic, keep, recompute_mlp, recompute_layer };
 enum class Device { automatic, cpu, cuda };
+enum class Storage { bfloat16, float32 };
 enum class Weights { resident };
 enum class Protocol { sliding, longlora };
 enum class Attention { full, s2 };
@@ -55,6 +56,8 @@ inline constexpr ChoiceTexts choice_texts<choice::Activations> = {
 template <>
 inline constexpr ChoiceTexts choice_texts<choice::Device> =
     has_cuda ? ChoiceTexts{"auto cpu cuda"} : ChoiceTexts{"auto cpu", "cuda"};
+template <>
+inline constexpr ChoiceTexts choice_texts<choice::Storage> = {"bfloat16 float32"};
 template <>
 inline constexpr ChoiceTexts choice_texts<choice::Weights> = {"resident", "sharded nf4 int8 host"};
 template <>

@@ -196,6 +196,7 @@ struct Options {
     struct Parallel {
         Index sequence = 0;
         choice::Device device = choice::Device::automatic;
+        choice::Storage storage = choice::Storage::bfloat16;
         choice::Weights weights = choice::Weights::resident;
         Index threads = 0;
 
@@ -203,6 +204,8 @@ struct Options {
             visit("parallel.sequence", parallel.sequence,
                   {"ranks that share a row; 0: all that keep shards aligned", fresh, at_least(0)});
             visit("parallel.device", parallel.device, {"where the work is done", fresh});
+            visit("parallel.storage", parallel.storage,
+                  {"weights and activations on a GPU; float32 compares with the CPU", fresh});
             visit("parallel.weights", parallel.weights, {"where frozen weights lie", fresh});
             visit("parallel.threads", parallel.threads,
                   {"threads a rank; 0: cores / ranks on the node", fresh, at_least(0)});

@@ -93,14 +93,13 @@ RunPlan plan_run(const PlanRequest& wish, const Communicator<Cpu>& world) {
     const Layout first = layout_of(request, ranks, std::max<Index>(request.chunks, 1));
     check_layout(first);
     const int neighbours = ranks_on_this_node(world);
-    const double available = world.min(on_device(request.is_on_gpu, [&](auto kind) {
-        return available_memory<decltype(kind)>(neighbours);
-    }));
+    const double available = world.min(on_device(
+        request.device, [&](auto kind) { return available_memory<decltype(kind)>(neighbours); }));
     const Index sequence_rank = world.rank() % ranks;
     double least = 0;
     for (const Candidate& candidate : candidates(request, ranks)) {
         const Layout layout = layout_of(request, ranks, candidate.chunks);
-        auto memory = on_device(request.is_on_gpu, [&](auto kind) {
+        auto memory = on_device(request.device, [&](auto kind) {
             return plan_memory<decltype(kind)>(
                 {request.config, request.tune, layout, candidate.policy}, sequence_rank,
                 world.size());

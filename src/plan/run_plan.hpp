@@ -21,7 +21,7 @@ struct PlanRequest {
     bool prefers_chunks =
         false;  // chunks is what an earlier start picked: dropped where it no longer divides
     std::optional<ActivationPolicy> policy = std::nullopt;
-    bool is_on_gpu = false;
+    DeviceKind device = DeviceKind::cpu;
 };
 
 // The layout and policy of a run, the same on all ranks, decided before the first step.

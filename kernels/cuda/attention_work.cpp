@@ -1,0 +1,150 @@
+#include "kernels/cuda/attention_work.hpp"
+
+namespace longlora {
+namespace {
+
+// What an item writes to.
+struct Place {
+    Range heads;
+    Range rows;
+};
+
+// The integers cut at the ends of ranges: each of the ranges is a row of whole pieces.
+class Pieces {
+public:
+    void cut(Range range) {
+        cuts_.push_back(range.begin);
+        cuts_.push_back(range.end);
+    }
+    void finish() {
+        std::sort(cuts_.begin(), cuts_.end());
+        cuts_.erase(std::unique(cuts_.begin(), cuts_.end()), cuts_.end());
+    }
+    std::size_t count() const { return cuts_.size(); }
+    std::size_t piece(Index begin) const {
+        return static_cast<std::size_t>(std::lower_bound(cuts_.begin(), cuts_.end(), begin) -
+                                        cuts_.begin());
+    }
+
+private:
+    std::vector<Index> cuts_;
+};
+
+// For each place the first round after those of the earlier places that it overlaps.
+std::vector<std::size_t> rounds_of(const std::vector<Place>& places) {
+    Pieces heads;
+    Pieces rows;
+    for (const Place& place : places) {
+        heads.cut(place.heads);
+        rows.cut(place.rows);
+    }
+    heads.finish();
+    rows.finish();
+    std::vector<std::size_t> next(heads.count() * rows.count(), 0);
+    std::vector<std::size_t> rounds;
+    for (const Place& place : places) {
+        const auto for_cells = [&](const auto& body) {
+            for (auto h = heads.piece(place.heads.begin); h < heads.piece(place.heads.end); ++h) {
+                for (auto r = rows.piece(place.rows.begin); r < rows.piece(place.rows.end); ++r) {
+                    body(next[h * rows.count() + r]);
+                }
+            }
+        };
+        std::size_t round = 0;
+        for_cells([&](std::size_t cell) { round = std::max(round, cell); });
+        for_cells([&](std::size_t& cell) { cell = round + 1; });
+        rounds.push_back(round);
+    }
+    return rounds;
+}
+
+std::int32_t narrow(Index i) { return static_cast<std::int32_t>(i); }
+
+AttentionTile make_tile(Range queries, Range keys, Index diagonal, Range heads) {
+    return {narrow(queries.begin), narrow(queries.size()), narrow(keys.begin),  narrow(keys.size()),
+            narrow(diagonal),      narrow(heads.begin),    narrow(heads.size())};
+}
+
+Range next_rows(Range all, Index first) {
+    return {all.begin + first, std::min(all.begin + first + attention_tile_rows, all.end)};
+}
+
+void add_query_tiles(const AttentionItem& item, std::vector<AttentionTile>& tiles) {
+    for (Index row = 0; row < item.queries.size(); row += attention_tile_rows) {
+        const Range queries = next_rows(item.queries, row);
+        Range keys = item.keys;
+        if (item.is_causal) {
+            keys.end = std::min(keys.end, keys.begin + row + queries.size());
+        }
+        tiles.push_back(
+            make_tile(queries, keys, item.is_causal ? row + 1 : keys.size(), item.heads));
+    }
+}
+
+void add_key_tiles(const AttentionItem& item, std::vector<AttentionTile>& tiles) {
+    for (Index row = 0; row < item.keys.size(); row += attention_tile_rows) {
+        const Range keys = next_rows(item.keys, row);
+        Range queries = item.queries;
+        if (item.is_causal) {
+            queries.begin += row;  // earlier ones see none of these keys
+        }
+        if (!queries.empty()) {
+            tiles.push_back(make_tile(queries, keys, item.is_causal ? 1 : keys.size(), item.heads));
+        }
+    }
+}
+
+bool is_nothing(const AttentionItem& item) {
+    return item.heads.empty() || item.queries.empty() || item.keys.empty();
+}
+
+// place_of(item) names what its tiles write, add(item, tiles) makes them, length(tile) is the loop.
+template <class PlaceOf, class Add, class Length>
+std::vector<AttentionRound> make_rounds(std::span<const AttentionItem> all, const PlaceOf& place_of,
+                                        const Add& add, const Length& length) {
+    std::vector<AttentionItem> items;
+    std::vector<Place> places;
+    for (const AttentionItem& item : all) {
+        if (!is_nothing(item)) {
+            items.push_back(item);
+            places.push_back(place_of(item));
+        }
+    }
+    const std::vector<std::size_t> round_of = rounds_of(places);
+    std::vector<AttentionRound> rounds;
+    for (std::size_t i = 0; i < items.size(); ++i) {
+        rounds.resize(std::max(rounds.size(), round_of[i] + 1));
+        AttentionRound& round = rounds[round_of[i]];
+        add(items[i], round.tiles);
+        round.heads = std::max(round.heads, narrow(places[i].heads.size()));
+    }
+    for (AttentionRound& round : rounds) {
+        std::stable_sort(
+            round.tiles.begin(), round.tiles.end(),
+            [&](const AttentionTile& a, const AttentionTile& b) { return length(a) > length(b); });
+    }
+    return rounds;
+}
+
+}  // namespace
+
+std::vector<AttentionRound> query_tiles(std::span<const AttentionItem> items) {
+    return make_rounds(
+        items,
+        [](const AttentionItem& item) {
+            return Place{item.heads, item.queries};
+        },
+        add_query_tiles, [](const AttentionTile& tile) { return tile.keys; });
+}
+
+std::vector<AttentionRound> key_tiles(std::span<const AttentionItem> items, Index queries_per_kv) {
+    const auto place_of = [&](const AttentionItem& item) {
+        const Range kv_heads{item.heads.begin / queries_per_kv,
+                             (item.heads.end - 1) / queries_per_kv + 1};
+        return Place{kv_heads, item.keys};
+    };
+    return make_rounds(items, place_of, add_key_tiles,
+                       [](const AttentionTile& tile) { return tile.queries; });
+}
+
+}  // namespace longlora

@@ -1,0 +1,301 @@
+#include <array>
+#include <map>
+
+#include "cuda/attention_case.hpp"
+#ifdef LONGLORA_CUDA_EMULATED
+#include "emulator.hpp"
+#endif
+
+using namespace longlora;
+using namespace longlora::cuda_test;
+
+namespace {
+
+// A tensor core's operands P and dS are rounded to bfloat16, by 2^-9 of themselves at most: measured
+// with exact sums, gradients are off by up to 2e-3 of the largest, out by 3e-3 with its own roundings,
+// one a call. Twice that is allowed. Where the plain kernel computes, sums are float.
+template <class Device>
+double tolerance(const AttentionCase& problem) {
+    const bool is_plain =
+        std::is_same_v<Device, CudaFloat> || problem.head_dim % 16 != 0 || problem.head_dim > 128;
+    return is_plain ? 1e-5 : 4e-3;
+}
+template <class Device>
+constexpr double out_tolerance = std::is_same_v<Device, CudaFloat> ? 1e-5 : 6e-3;
+
+// Another order than before; on a GPU it is another one each time.
+void shuffle_threads() {
+#ifdef LONGLORA_CUDA_EMULATED
+    emulator::set_order(7);
+#endif
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(forward_agrees_with_the_cpu, Device, Devices) {
+    const Stream<Device> stream;
+    for (const auto& [name, problem, place] : problems()) {
+        HostArrays expected = HostArrays::random<Element<Device>>(problem);
+        DeviceArrays<Device> actual(stream, expected, place);
+        run_forward(Stream<Cpu>(), problem, expected);
+        run_forward(stream, problem, actual);
+        require_near(name + ", out", actual.out.values(), expected.out.values<float>(),
+                     out_tolerance<Device>);
+        std::vector<float> lse = actual.lse.values();
+        std::vector<float> expected_lse = expected.lse.values<float>();
+        for (std::size_t i = 0; i < lse.size(); ++i) {  // -infinity where nothing was seen
+            if (lse[i] == expected_lse[i]) {
+                lse[i] = expected_lse[i] = 0;
+            }
+        }
+        require_near(name + ", lse", lse, expected_lse);
+        BOOST_TEST(actual.are_intact(), name);
+    }
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(delta_agrees_with_the_cpu, Device, Devices) {
+    const Stream<Device> stream;
+    for (const auto& [name, problem, place] : problems()) {
+        HostArrays expected = HostArrays::random<Element<Device>>(problem);
+        expected.out = random_matrix<Element<Device>>(109, {problem.tokens, problem.columns()});
+        DeviceArrays<Device> actual(stream, expected, place);
+        run_delta(Stream<Cpu>(), expected);
+        run_delta(stream, actual);
+        require_near(name + ", delta", actual.delta.values(), expected.delta.values<float>());
+        BOOST_TEST(actual.are_intact(), name);
+    }
+}
+
+// Both with the CPU's lse and delta, so that only backward is compared.
+BOOST_AUTO_TEST_CASE_TEMPLATE(backward_agrees_with_the_cpu, Device, Devices) {
+    const Stream<Device> stream;
+    for (const auto& [name, problem, place] : problems()) {
+        HostArrays expected = HostArrays::random<Element<Device>>(problem);
+        run_forward(Stream<Cpu>(), problem, expected);
+        run_delta(Stream<Cpu>(), expected);
+        DeviceArrays<Device> actual(stream, expected, place);
+        run_backward(Stream<Cpu>(), problem, expected);
+        run_backward(stream, problem, actual);
+        const double share = tolerance<Device>(problem);
+        require_near(name + ", d_q", actual.d_q.values(), expected.d_q.values<float>(), share);
+        for (std::size_t b = 0; b < problem.blocks.size(); ++b) {
+            const std::string block = name + ", block " + std::to_string(b);
+            require_near(block + ", d_k", actual.d_k[b].values(), expected.d_k[b].values<float>(),
+                         share);
+            require_near(block + ", d_v", actual.d_v[b].values(), expected.d_v[b].values<float>(),
+                         share);
+        }
+        BOOST_TEST(actual.are_intact(), name);
+    }
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(neither_threads_nor_calls_change_a_bit, Device, Devices) {
+    const Stream<Device> stream;
+    for (const auto& [name, problem, place] : problems()) {
+        const auto host = HostArrays::random<Element<Device>>(problem);
+        const auto run = [&](bool one_item_a_call) {
+            DeviceArrays<Device> at(stream, host, place);
+            run_forward(stream, problem, at, one_item_a_call);
+            run_delta(stream, at);
+            run_backward(stream, problem, at, one_item_a_call);
+            return at;
+        };
+        const auto first = run(false);
+        shuffle_threads();
+        for (const bool one_item_a_call : {false, true}) {
+            const auto second = run(one_item_a_call);
+            BOOST_TEST((first.out.values() == second.out.values()), name);
+            BOOST_TEST((first.lse.values() == second.lse.values()), name);
+            BOOST_TEST((first.d_q.values() == second.d_q.values()), name);
+            for (std::size_t b = 0; b < problem.blocks.size(); ++b) {
+                BOOST_TEST((first.d_k[b].values() == second.d_k[b].values()), name);
+                BOOST_TEST((first.d_v[b].values() == second.d_v[b].values()), name);
+            }
+        }
+    }
+}
+
+namespace {
+
+// Forward and backward of a whole sequence, shard by shard; gradients of keys as the model forms them:
+// what triangles add apart from what squares add, be it from this shard or another.
+template <class Device>
+struct Sequence {
+    using S = Element<Device>;
+
+    Sequence(const Stream<Device>& stream_, const Layout& layout_, const Heads& heads_,
+             Index head_dim_)
+        : stream(stream_),
+          layout(layout_),
+          heads(heads_),
+          head_dim(head_dim_),
+          q(input(1, heads.query)),
+          d_out(input(2, heads.query)),
+          k(input(3, heads.kv)),
+          v(input(4, heads.kv)),
+          out(input(5, heads.query)),
+          d_q(zero(heads.query)),
+          d_k{zero(heads.kv), zero(heads.kv)},
+          d_v{zero(heads.kv), zero(heads.kv)} {
+        for (Index shard = 0; shard < layout.shards(); ++shard) {
+            run(layout.tokens(shard), plan_shard(layout, heads, shard));
+        }
+    }
+
+    DeviceMatrix<Device, S> input(std::uint64_t key, Index count) {
+        return {stream, random_matrix<S>(key, {layout.length, count * head_dim})};
+    }
+    DeviceMatrix<Device, float> zero(Index count) {
+        return {stream, Matrix(layout.length, count * head_dim)};
+    }
+
+    // Calls body(items, rows of their keys, their K/V heads, index of the gradients' sum).
+    template <class Body>
+    static void for_blocks(const ShardPlan& plan, Range own, Range kv_heads, const Body& body) {
+        for (const ContextBlock& block : plan.blocks) {
+            body(block.items, block.tokens, block.kv_heads, 1);
+        }
+        body(plan.rectangles, own, kv_heads, 1);
+        body(plan.triangles, own, kv_heads, 0);
+    }
+
+    void run(Range own, const ShardPlan& plan) {
+        const Range kv_heads{0, heads.kv};
+        const auto part = [&](auto view, Range rows, Range of_heads) {
+            return view.rows(rows).columns({of_heads.begin * head_dim, of_heads.end * head_dim});
+        };
+        DeviceMatrix<Device, float> shard_lse(stream, heads.query, own.size());
+        DeviceMatrix<Device, float> delta(stream, heads.query, own.size());
+        const auto shard_out = out.view().rows(own);
+        attention_reset(stream, AttentionReset<Device>{.out = shard_out, .lse = shard_lse.view()});
+        const auto forward = [&](const auto& items, Range rows, Range of_heads) {
+            attention_forward(stream, AttentionForward<Device>{
+                                          .q = q.view().rows(own),
+                                          .block = {part(k.view(), rows, of_heads),
+                                                    part(v.view(), rows, of_heads), of_heads.begin},
+                                          .items = items,
+                                          .head_dim = head_dim,
+                                          .queries_per_kv = heads.queries_per_kv(),
+                                          .out = shard_out,
+                                          .lse = shard_lse.view()});
+        };
+        forward(plan.triangles, own, kv_heads);
+        forward(plan.rectangles, own, kv_heads);
+        for (const ContextBlock& block : plan.blocks) {
+            forward(block.items, block.tokens, block.kv_heads);
+        }
+        attention_delta(
+            stream, AttentionDelta<Device>{
+                        .d_out = d_out.view().rows(own), .out = shard_out, .delta = delta.view()});
+        for_blocks(plan, own, kv_heads,
+                   [&](const auto& items, Range rows, Range of_heads, std::size_t sum) {
+                       attention_backward(
+                           stream, AttentionBackward<Device>{
+                                       .q = q.view().rows(own),
+                                       .block = {part(k.view(), rows, of_heads),
+                                                 part(v.view(), rows, of_heads), of_heads.begin},
+                                       .items = items,
+                                       .head_dim = head_dim,
+                                       .queries_per_kv = heads.queries_per_kv(),
+                                       .d_out = d_out.view().rows(own),
+                                       .lse = shard_lse.view(),
+                                       .delta = delta.view(),
+                                       .d_q = d_q.view().rows(own),
+                                       .d_k = part(d_k[sum].view(), rows, of_heads),
+                                       .d_v = part(d_v[sum].view(), rows, of_heads)});
+                   });
+        const std::vector<float> values = shard_lse.values();
+        for (Index h = 0; h < heads.query; ++h) {
+            for (Index t = 0; t < own.size(); ++t) {
+                lse[{h, own.begin + t}] = values[static_cast<std::size_t>(h * own.size() + t)];
+            }
+        }
+    }
+
+    const Stream<Device>& stream;
+    Layout layout;
+    Heads heads;
+    Index head_dim;
+    DeviceMatrix<Device, S> q, d_out, k, v, out;
+    DeviceMatrix<Device, float> d_q;
+    std::array<DeviceMatrix<Device, float>, 2> d_k, d_v;  // of triangles, of squares
+    std::map<std::pair<Index, Index>, float> lse;
+};
+
+}  // namespace
+
+// mathematics.md, section 7, for what attention contributes.
+BOOST_AUTO_TEST_CASE_TEMPLATE(aligned_layouts_give_the_same_bits, Device, Devices) {
+    const Stream<Device> stream;
+    const auto run = [&](Index half, Index ranks, Index chunks) {
+        const Layout layout{
+            .length = 4 * half, .group = 2 * half, .ranks = ranks, .chunks = chunks};
+        return Sequence<Device>(stream, layout, {3, 1}, 16);
+    };
+    for (const Index half : {Index{70}, Index{5}}) {
+        const auto whole = run(half, 1, 1);
+        for (const auto& [ranks, chunks] : std::vector<std::pair<Index, Index>>{{2, 1}, {1, 4}}) {
+            const auto cut = run(half, ranks, chunks);
+            BOOST_TEST((whole.out.values() == cut.out.values()));
+            BOOST_TEST((whole.lse == cut.lse));
+            BOOST_TEST((whole.d_q.values() == cut.d_q.values()));
+            for (std::size_t sum = 0; sum < 2; ++sum) {
+                BOOST_TEST((whole.d_k[sum].values() == cut.d_k[sum].values()));
+                BOOST_TEST((whole.d_v[sum].values() == cut.d_v[sum].values()));
+            }
+        }
+    }
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(no_token_sees_a_later_one, Device, Devices) {
+    const Stream<Device> stream;
+    const AttentionCase problem = triangle(130, 2, 1, 16);
+    auto host = HostArrays::random<Element<Device>>(problem);
+    DeviceArrays<Device> before(stream, host, {});
+    run_forward(stream, problem, before);
+    constexpr Index changed = 77;
+    for (Index c = 0; c < problem.head_dim; ++c) {
+        host.k[0].view()(changed, c) += 1;
+        host.v[0].view()(changed, c) = -1e30F;
+    }
+    DeviceArrays<Device> after(stream, host, {});
+    run_forward(stream, problem, after);
+    const auto a = before.out.values();
+    const auto b = after.out.values();
+    const auto first = static_cast<std::ptrdiff_t>(changed * problem.columns());
+    BOOST_TEST(std::equal(a.begin(), a.begin() + first, b.begin()));
+    for (Index t = changed; t < problem.tokens; ++t) {
+        const auto row = static_cast<std::size_t>(t * problem.columns());
+        BOOST_TEST((a[row] != b[row]));
+    }
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(large_scores_do_not_overflow, Device, Devices) {
+    const Stream<Device> stream;
+    const AttentionCase problem = triangle(40, 1, 1, 16);
+    HostArrays expected = HostArrays::random<Element<Device>>(problem);
+    for (Index t = 0; t < problem.tokens; ++t) {
+        for (Index c = 0; c < problem.head_dim; ++c) {
+            expected.q.view()(t, c) *= 1024;  // a power of 2 keeps what was rounded
+        }
+    }
+    DeviceArrays<Device> actual(stream, expected, {});
+    run_forward(Stream<Cpu>(), problem, expected);
+    run_forward(stream, problem, actual);
+    require_near("out", actual.out.values(), expected.out.values<float>(), 2e-3);
+    require_near("lse", actual.lse.values(), expected.lse.values<float>());
+}
+
+// Half-groups of one token make more tiles than one launch takes.
+BOOST_AUTO_TEST_CASE(many_tiles_come_in_several_launches) {
+    const Stream<Cuda> stream;
+    constexpr Index tokens = 2500;
+    const Layout layout{.length = tokens, .group = 2, .pattern = Pattern::local};
+    const AttentionCase problem = case_of(layout, {1, 1}, 0, 16);
+    HostArrays expected = HostArrays::random<BFloat16>(problem);
+    DeviceArrays<Cuda> actual(stream, expected, {});
+    run_forward(Stream<Cpu>(), problem, expected);
+    run_forward(stream, problem, actual);
+    require_near("out", actual.out.values(), expected.out.values<float>(), 1e-2);
+    require_near("lse", actual.lse.values(), expected.lse.values<float>());
+}

@@ -1,0 +1,106 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "context.hpp"
+#include "copy_queue.hpp"
+#include "emulator.hpp"
+#include "shared_memory.hpp"
+
+namespace longlora::emulator {
+
+struct Thread {
+    uint3 index{};
+    Context* context = nullptr;      // none before it starts
+    const char* waits_at = nullptr;  // the name of an operation
+    CopyQueue copies;
+};
+
+// What lanes meet for.
+struct Meeting {
+    unsigned mask;
+    const char* name;
+    Operation operation;
+};
+
+// Lanes that have come to it.
+struct Group {
+    Meeting meeting;
+    unsigned arrived = 0;
+    std::array<void*, warp_lanes> operands{};
+};
+
+struct Warp {
+    unsigned ended = 0;  // lanes, a bit each; those that a cut warp has not count as well
+    std::vector<Group> groups;
+};
+
+// Who runs, who waits for whom. One for the process.
+class Scheduler {
+public:
+    static constexpr unsigned lanes = warp_lanes;
+
+    Scheduler();
+    void set_order(std::optional<std::uint64_t> seed);
+    void run(const Launch& launch, const Body& body);
+    [[noreturn]] void work();
+
+    // By the running thread.
+    int barrier(bool predicate);
+    void meet_warp(const Meeting& meeting, void* operand);
+    unsigned thread() const;
+    CopyQueue& copies() { return threads_[thread()].copies; }
+    std::string place() const;
+    const SharedMemory& shared() const { return shared_; }
+
+private:
+    static constexpr unsigned nobody = ~0U;
+
+    void run_block(std::size_t number);
+    void prepare_block(std::size_t number);
+    void discard_stacks();
+    Context& enter(unsigned thread);
+    unsigned next_thread();
+    void wait(const char* name);
+    void let_others_go_first(const char* name);
+    void end_thread();
+    void open_barrier();
+    bool is_complete(const Warp& warp, const Group& group) const;
+    void complete(Warp& warp, Group& group);
+    std::string deadlock() const;
+
+    std::mutex mutex_;  // one launch at a time
+    std::optional<std::mt19937_64> random_;
+    const Launch* launch_ = nullptr;
+    const Body* body_ = nullptr;
+    std::exception_ptr error_;
+    SharedMemory shared_;
+
+    Context host_;
+    std::vector<std::unique_ptr<Context>> contexts_;
+    std::vector<Context*> idle_;
+
+    std::vector<Thread> threads_;
+    std::vector<Warp> warps_;
+    std::vector<unsigned> order_;  // in which threads start
+    std::size_t started_ = 0;
+    std::vector<unsigned> ready_;  // started, and may go on; the last one first
+    std::vector<unsigned> at_barrier_;
+    unsigned live_ = 0;
+    unsigned running_ = nobody;
+    int holding_ = 0;  // threads at the barrier whose predicate holds
+    int held_ = 0;     // at the barrier before
+};
+
+extern Scheduler scheduler;
+
+}  // namespace longlora::emulator
