@@ -19,7 +19,7 @@ constexpr int statistics = 2 * step_queries;  // of a step: lse and delta of eac
 constexpr int statistics_bytes = 2 * statistics * 4;
 
 // A row for a key, a column for a query, the first of which is the tile's `query`: -infinity for
-// queries that do not see the key. For those that are not there, lse = infinity does it.
+// queries that do not see the key. Those that are not there are rows of zeros, which add nothing.
 __device__ inline void hide_queries(Strip<step_queries>& s, const AttentionTile& tile, int query,
                                     const LanePlace& lane) {
     if (query + tile.diagonal >= tile.keys) {
@@ -105,12 +105,11 @@ __global__ void __launch_bounds__(attention_threads, 2)
     // The thread's one of a step's statistics.
     const int thread = static_cast<int>(threadIdx.x);
     const auto load_statistic = [&](const QuerySteps& at) {
-        const bool is_lse = thread < step_queries;
         const int query = at.query + thread % step_queries;
         if (thread >= statistics || query >= at.queries) {
-            return is_lse ? INFINITY : 0.0F;
+            return 0.0F;
         }
-        const float* from = is_lse ? op.lse.row(at.head) : op.delta.row(at.head);
+        const float* from = thread < step_queries ? op.lse.row(at.head) : op.delta.row(at.head);
         return from[Index{tile.first_query} + query];
     };
     const auto statistics_of = [&](int step) {
@@ -191,7 +190,7 @@ __global__ void __launch_bounds__(attention_threads, 2)
     start(0);
 
     const LanePlace lane;
-    float lse[2] = {INFINITY, INFINITY};  // of rows that are not there: P = 0
+    float lse[2] = {0, 0};
     float delta[2] = {0, 0};
 #pragma unroll
     for (int r = 0; r < 2; ++r) {

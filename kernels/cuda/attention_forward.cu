@@ -64,7 +64,8 @@ __device__ void store_state(const AttentionForward<Cuda>& op, const AttentionTil
     }
 }
 
-// s becomes 2^(scale s - maximum); what was summed under the old maximum moves to the new one.
+// s becomes 2^(scale s - maximum); what was summed under the old maximum moves to the new one. Each
+// query sees the first key of its item, so that the maximum is finite from the first step on.
 template <int depth>
 __device__ void continue_softmax(Strip<step_keys>& s, float scale, RunningSoftmax& state,
                                  Strip<depth>& out) {
@@ -77,14 +78,13 @@ __device__ void continue_softmax(Strip<step_keys>& s, float scale, RunningSoftma
         }
         top = reduce_row(top, [](float a, float b) { return fmaxf(a, b); });
         top = fmaxf(state.maximum[r], top * scale);
-        const float base = top == -INFINITY ? 0 : top;  // nothing seen: 2^(-infinity - 0) = 0
-        const float rescale = machine::exp2_fast(state.maximum[r] - base);
+        const float rescale = machine::exp2_fast(state.maximum[r] - top);
         float sum = state.sum[r] * rescale;
 #pragma unroll
         for (int n = 0; n < step_keys / 8; ++n) {
 #pragma unroll
             for (int i = 2 * r; i < 2 * r + 2; ++i) {
-                s.at[n][i] = machine::exp2_fast(fmaf(s.at[n][i], scale, -base));
+                s.at[n][i] = machine::exp2_fast(fmaf(s.at[n][i], scale, -top));
                 sum += s.at[n][i];
             }
         }

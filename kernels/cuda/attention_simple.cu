@@ -111,9 +111,8 @@ __global__ void __launch_bounds__(warp_threads)
         const int key = first + lane;
         const float s = key < visible ? scale * dot(q, k.row(key), depth) : -INFINITY;
         const float top = fmaxf(maximum, max_of_warp(s));
-        const float base = top == -INFINITY ? 0 : top;
-        const float rescale = exp2f(maximum - base);
-        p[lane] = exp2f(s - base);
+        const float rescale = exp2f(maximum - top);
+        p[lane] = exp2f(s - top);
         sum = sum * rescale + p[lane];
         maximum = top;
         __syncthreads();

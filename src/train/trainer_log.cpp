@@ -196,12 +196,14 @@ ExitCode Trainer<Device>::finish(Index step) {
     return ExitCode::done;
 }
 
-template void Trainer<Cpu>::open_log();
-template void Trainer<Cpu>::log_event(Index, const std::string&, const std::string&);
-template void Trainer<Cpu>::log_step(const StepRecord&);
-template bool Trainer<Cpu>::evaluate_start();
-template bool Trainer<Cpu>::evaluate_if_due();
-template bool Trainer<Cpu>::evaluate(Index, const std::string&, const Llama<Cpu>&);
-template ExitCode Trainer<Cpu>::finish(Index);
+#define LONGLORA_INSTANTIATE_MEMBERS(Device)                                                  \
+    template void Trainer<Device>::open_log();                                                \
+    template void Trainer<Device>::log_event(Index, const std::string&, const std::string&);  \
+    template void Trainer<Device>::log_step(const StepRecord&);                               \
+    template bool Trainer<Device>::evaluate_start();                                          \
+    template bool Trainer<Device>::evaluate_if_due();                                         \
+    template bool Trainer<Device>::evaluate(Index, const std::string&, const Llama<Device>&); \
+    template ExitCode Trainer<Device>::finish(Index);
+LONGLORA_FOR_EACH_DEVICE(LONGLORA_INSTANTIATE_MEMBERS)
 
 }  // namespace longlora
