@@ -281,9 +281,10 @@ constexpr Index panel_columns = 16;
 constexpr Index block_depth = 384;  // a panel of it, 24 KB, stays in the first cache; part of the
                                     // result's definition, so never a function of the machine
 constexpr Index block_rows = 144;   // of it 216 KB, in the second cache
-constexpr Index block_columns = 2048;   // of it 3 MB, in the last, shared by all threads
-constexpr Index packed_size = 2 << 20;  // floats; as many blocks of the contraction at once
-constexpr Index pack_panels = 16;       // of a thread at a time
+constexpr Index block_columns = 2048;  // of it 3 MB, in the last, shared by all threads
+// Floats: as many blocks of the contraction as fit are packed at once, so that threads seldom meet.
+constexpr Index packed_size = 2 << 20;
+constexpr Index pack_panels = 16;  // of a thread at a time
 constexpr Index few_rows = 24;
 // Below this many multiplications a second thread costs more than it brings.
 constexpr Index small_product = 1 << 20;

@@ -41,7 +41,7 @@ void check_data(const Options& options, Index vocabulary) {
 void check_tokenizer(const TokenStream& data, const std::string& model_path) {
     const std::filesystem::path path = std::filesystem::path(model_path) / "tokenizer.model";
     std::error_code none;
-    if (world_rank() != 0 || data.tokenizer_digest().empty() ||
+    if (world_rank() != 0 || model_path.empty() || data.tokenizer_digest().empty() ||
         !std::filesystem::is_regular_file(path, none)) {
         return;
     }

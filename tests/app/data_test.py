@@ -1,5 +1,6 @@
 """Tokens from any kind of file are the same tokens; prepare writes what it should; prompts are no labels."""
 
+import contextlib
 import json
 
 import h5py
@@ -134,6 +135,12 @@ class Tokenizers(ProgramTest):
             self.assertEqual(len(found), 1)
             self.assertRegex(found[0], "tokens.h5 was prepared with another tokenizer than .*tokenizer.model.*prepare")
         self.assertEqual(self.warnings(DIGEST_OF_NOTHING, model), [[], []])
+        self.warnings("0" * 16, model)  # leaves such tokens
+        # Random weights have no tokenizer; one that lies where the program is started is somebody else's.
+        with contextlib.chdir(model):
+            result = program.run(["train", "--dry-run"], {**RUN, "data.train": self.folder / "tokens.h5"}, 1)
+        self.assert_code(result, 0)
+        self.assertNotIn("another tokenizer", str(result.warnings))
 
 
 class Prompts(ProgramTest):

@@ -125,7 +125,7 @@ class Plain(nn.Module):
         return loss.item()
 
     def accumulate_by_tiles(self, last, labels):
-        """The head tile by tile, each forward and backward at once: less memory, and quicker than all logits."""
+        """The head tile by tile, each forward and backward at once: less memory."""
         leaf = last.detach().requires_grad_()
         loss = 0.0
         for h, label in zip(leaf[0].split(HEAD_ROWS), labels[0].split(HEAD_ROWS)):
