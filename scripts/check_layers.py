@@ -35,6 +35,9 @@ HOMES = {
     r"cblas\.h": ["kernels/cpu/"],
     r"hwy/.*": ["kernels/cpu/"],
     r"malloc\.h": ["src/core/heap"],
+    r"cuda_runtime(_api)?\.h|cuda_bf16\.h|cuda\.h": ["src/core/", "src/comm/cuda/", "kernels/cuda/"],
+    r"cublasLt\.h": ["kernels/cuda/"],
+    r"nccl\.h": ["src/comm/cuda/"],
 }
 STANDARD = re.compile(r"[a-z_]+|sys/\w+\.h|(unistd|fcntl|dirent|sched|signal|pthread|immintrin|omp)\.h")
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)

@@ -1,9 +1,9 @@
 #pragma once
 
-#include <cstdint>
-
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
+
+#include <cstdint>
 
 // What the machine has and C++ has not. tests/emulator has the same functions in plain C++, so that
 // kernels run on a CPU, too; nothing else in kernels/cuda may hold inline assembly.
