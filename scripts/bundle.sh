@@ -73,11 +73,13 @@ copy_mpi() {
 
 elf_files() { find "$target" -type f \( -perm -u+x -o -name '*.so*' \) ! -name '*.sh' -exec sh -c 'head -c 4 "$1" | grep -q ELF' _ {} \; -print; }
 
-# All libraries that these need, but glibc's: those belong to the machine's loader.
+# All libraries that these need, but glibc's, which belong to the machine's loader, and CUDA's, which belong to its driver and
+# are ten times as large as all the rest.
 copy_libraries() {
     local glibc='^(ld-linux.*|lib(c|m|mvec|dl|pthread|rt|resolv|util|anl|nsl|nss_.*|BrokenLocale|thread_db))\.so'
+    local cuda='^lib(cuda|cudart|cublas|cublasLt|nccl|nvrtc|nvJitLink)\.so'
     elf_files | xargs -d '\n' ldd 2>/dev/null | awk '$2 == "=>" && $3 ~ /^\// {print $3}' | sort -u | while read -r library; do
-        [[ $(basename "$library") =~ $glibc ]] || cp -L "$library" "$target/lib/"
+        [[ $(basename "$library") =~ $glibc|$cuda ]] || cp -L "$library" "$target/lib/"
     done
 }
 

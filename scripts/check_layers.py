@@ -39,7 +39,7 @@ HOMES = {
     r"cublasLt\.h": ["kernels/cuda/"],
     r"nccl\.h": ["src/comm/cuda/"],
 }
-STANDARD = re.compile(r"[a-z_]+|sys/\w+\.h|(unistd|fcntl|dirent|sched|signal|pthread|immintrin|omp)\.h")
+STANDARD = re.compile(r"[a-z_]+|sys/\w+\.h|(unistd|dlfcn|fcntl|dirent|sched|signal|pthread|immintrin|omp)\.h")
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
 
 
