@@ -6,10 +6,15 @@ name=$(basename "${BASH_SOURCE[0]}")
 # shellcheck source=scripts/environment.sh
 source "$bundle/scripts/environment.sh"
 
+# Open MPI looks up programs in PATH even if that is not set, and PMIx crashes without a home
+export PATH HOME=${HOME-/}
 export OPAL_PREFIX=$bundle OMPI_MCA_orte_launch_agent=$bundle/orted
 export PMIX_MCA_mca_base_component_path=$bundle/lib/pmix PMIX_MCA_pcompress_base_silence_warning=1
 # else mpirun would not even start on one machine
 command -v ssh >/dev/null || command -v rsh >/dev/null || export OMPI_MCA_plm_rsh_agent=${OMPI_MCA_plm_rsh_agent-/bin/false}
+
+# hwloc complains on every start where a container hides /sys
+[[ -e /sys/devices/system/cpu ]] || export HWLOC_HIDE_ERRORS=2
 
 # Folders of Python packages that hold CUDA's libraries, colons between them: PyTorch brings its own.
 python_cuda_libraries() {
@@ -22,7 +27,7 @@ print(":".join(f for f in folders if glob.glob(f + "/libcublasLt.so*") or glob.g
 END
 }
 # mpirun asks once for the ranks of its machine, and only where there is a driver
-if [[ ! -v LONGLORA_CUDA_LIBRARIES && -e /dev/nvidiactl ]] && command -v python3 >/dev/null; then
+if [[ ! -v LONGLORA_CUDA_LIBRARIES && ( -e /dev/nvidiactl || -e /dev/dxg ) ]] && command -v python3 >/dev/null; then
     LONGLORA_CUDA_LIBRARIES=$(python_cuda_libraries)
     export LONGLORA_CUDA_LIBRARIES
 fi
