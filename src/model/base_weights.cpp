@@ -45,8 +45,11 @@ void BaseWeights::read(const TensorShape& tensor, std::span<float> out) const {
         return;
     }
     const std::uint64_t key = random_key(seed_, Purpose::initial_weight, text_key(tensor.name));
-    for (std::size_t i = 0; i < out.size(); ++i) {
-        out[i] = static_cast<float>(initial_deviation * random_normal(key, i));
+    const auto size = static_cast<Index>(out.size());
+#pragma omp parallel for if (size > 65536)
+    for (Index i = 0; i < size; ++i) {
+        out[static_cast<std::size_t>(i)] = static_cast<float>(
+            initial_deviation * random_normal(key, static_cast<std::uint64_t>(i)));
     }
 }
 

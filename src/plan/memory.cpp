@@ -89,7 +89,7 @@ MemoryPlan plan_memory(const Workload& work, Index sequence_rank, int world) {
         allocate(arena);
         plan.parts.emplace_back(name, static_cast<double>(arena.used()));
     };
-    const LayerShape shape = layer_shape(config, tune, layout.shard_length(), true);
+    const LayerShape shape = layer_shape<Device>(config, tune, layout.shard_length(), true);
     measured("activations", [&](Arena<Device>& arena) {
         const Activations<Device> sized(arena, shape, work.policy);
     });
