@@ -91,7 +91,7 @@ MemoryPlan plan_memory(const Workload& work, Index sequence_rank, int world) {
     };
     const LayerShape shape = layer_shape<Device>(config, tune, layout.shard_length(), true);
     measured("activations", [&](Arena<Device>& arena) {
-        const Activations<Device> sized(arena, shape, work.policy);
+        const Activations<Device> sized(arena, shape, work.kept);
     });
     measured("working memory",
              [&](Arena<Device>& arena) { const Scratch<Device> sized(arena, shape); });

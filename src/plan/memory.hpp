@@ -23,7 +23,7 @@ struct Workload {
     const LlamaConfig& config;
     const Tune& tune;
     Layout layout;
-    ActivationPolicy policy;
+    KeptActivations kept;
 };
 
 // On one rank's device. sequence_rank: kept K/V differ between ranks by a border at most.
