@@ -99,6 +99,7 @@ MemoryPlan plan_memory(const Workload& work, Index sequence_rank, int world) {
         const Heads heads{config.heads, config.kv_heads};
         const ContextExchange<Device> sized(
             arena, {layout, heads, config.head_dim, config.layers, true}, sequence_rank);
+        plan.host = static_cast<double>(sized.host_bytes());
     });
     return plan;
 }

@@ -14,6 +14,7 @@ namespace longlora {
 // allocates them runs on a measuring arena.
 struct MemoryPlan {
     std::vector<std::pair<std::string, double>> parts;
+    double host = 0;  // of the host's memory, pinned, where the rest lies on a GPU
 
     double total() const;
 };

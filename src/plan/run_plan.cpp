@@ -101,12 +101,16 @@ public:
           world_(world),
           ranks_(ranks),
           neighbours_(ranks_on_this_node(world)),
-          available_(world.min(on_device(request.device, [&](auto kind) {
-              return available_memory<decltype(kind)>(neighbours_);
-          }))) {}
+          available_(world.min(
+              on_device(request.device,
+                        [&](auto kind) { return available_memory<decltype(kind)>(neighbours_); }))),
+          host_(world.min(available_memory<Cpu>(neighbours_))) {}
 
     double available() const { return available_; }
     double needed(const MemoryPlan& memory) const { return world_.max(memory.total()); }
+    bool fits(const MemoryPlan& memory) const {
+        return needed(memory) <= available_ && world_.max(memory.host) <= host_;
+    }
 
     RunPlan plan(Index chunks, const KeptActivations& kept) const {
         const Layout layout = layout_of(request_, ranks_, chunks);
@@ -138,6 +142,7 @@ private:
     Index ranks_;
     int neighbours_;
     double available_;
+    double host_;
 };
 
 }  // namespace
@@ -158,7 +163,7 @@ RunPlan plan_run(const PlanRequest& wish, const Communicator<Cpu>& world) {
         RunPlan plan = fitting.plan(candidate.chunks, candidate.policy);
         const double needed = fitting.needed(plan.memory);
         least = least == 0 ? needed : std::min(least, needed);
-        if (needed > fitting.available()) {
+        if (!fitting.fits(plan.memory)) {
             continue;
         }
         if (candidate.policy == ActivationPolicy::recompute_mlp && request.keeps_what_fits) {
