@@ -38,6 +38,10 @@ void matmul(const Stream<CudaDevice<S>>& stream, const Matmul<CudaDevice<S>, S, 
 template <class S>
 void matmul(const Stream<CudaDevice<S>>& stream, const Matmul<CudaDevice<S>, S, S, BFloat16>& op);
 
+// Opens the library that multiplies on the GPU in use, so that a machine without it is told at the
+// start (Error, exit code 1) and not after the weights have been read. Nothing where there is no CUDA.
+void prepare_cuda_matmul();
+
 // Whether the bits of a row of the result depend on its operands alone, and not on how many rows are
 // multiplied with it; so on machines with vectors of 8 floats, elsewhere BLAS decides.
 bool matmul_rows_are_independent();

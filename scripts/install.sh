@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what is missing of the groups named:  install.sh [build|test|lint|oracle]...      (default: build)
+# Installs what is missing of the groups named:  install.sh [build|test|bundle|lint|oracle]...      (default: build)
 # Debian 12 and Ubuntu 24.04 know these names. Where all is there it costs a tenth of a second.
 set -euo pipefail
 
@@ -9,10 +9,11 @@ packages() {
             libboost-program-options-dev libboost-test-dev libopenblas-openmp-dev libsentencepiece-dev sentencepiece \
             nlohmann-json3-dev libhwy-dev libxxhash-dev ;;
         test) echo python3 python3-numpy python3-h5py slurm-wlm munge ;;
+        bundle) echo libblis-openmp-dev patchelf binutils xz-utils ;;
         # 16 by name: 14, Debian's default, has no std::source_location, and another version formats differently
         lint) echo git python3 clang-format-16 clang-tidy-16 shellcheck ;;
         oracle) echo python3 python3-numpy python3-torch ;;
-        *) echo "install.sh: unknown group '$1' (build, test, lint, oracle)" >&2; return 2 ;;
+        *) echo "install.sh: unknown group '$1' (build, test, bundle, lint, oracle)" >&2; return 2 ;;
     esac
 }
 

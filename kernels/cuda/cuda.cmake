@@ -45,7 +45,7 @@ function(longlora_add_cuda library directory)
     endif()
   elseif(LONGLORA_CUDA_MODE STREQUAL "ON")
     target_sources(${target} PRIVATE ${sources})
-    target_link_libraries(${target} PUBLIC CUDA::cudart_static CUDA::cublasLt)
+    target_link_libraries(${target} PUBLIC CUDA::cudart_static)    # cuBLASLt is opened when it is needed
   else()
     target_sources(${target} PRIVATE ${sources})
     longlora_emulated(${target})

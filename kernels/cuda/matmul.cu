@@ -1,5 +1,3 @@
-#include <cublasLt.h>
-
 #include <algorithm>
 #include <cassert>
 #include <compare>
@@ -9,6 +7,7 @@
 #include <string>
 
 #include "core/error.hpp"
+#include "kernels/cuda/cublas_library.hpp"
 #include "kernels/cuda/parts.cuh"
 #include "kernels/matmul.hpp"
 
@@ -233,6 +232,8 @@ void multiply(const Stream<CudaDevice<S>>& stream, const Matmul<CudaDevice<S>, S
 }
 
 }  // namespace
+
+void prepare_cuda_matmul() { Library::instance(); }
 
 template <class S>
 void matmul(const Stream<CudaDevice<S>>& stream, const Matmul<CudaDevice<S>, S, S, float>& op) {

@@ -7,6 +7,7 @@
 #include "core/cuda_device.hpp"
 #include "core/error.hpp"
 #include "core/terminal.hpp"
+#include "kernels/matmul.hpp"
 
 namespace longlora {
 namespace {
@@ -38,7 +39,9 @@ DeviceChoice choose_device(const Options& options, const Communicator<Cpu>& worl
     }
     const auto kind = options.parallel.storage == choice::Storage::float32 ? DeviceKind::cuda_float
                                                                            : DeviceKind::cuda;
-    return {kind, "cuda (" + use_cuda_device(local_rank(world) % count) + ")"};
+    const std::string name = use_cuda_device(local_rank(world) % count);
+    agree([] { prepare_cuda_matmul(); });
+    return {kind, "cuda (" + name + ")"};
 }
 
 }  // namespace longlora

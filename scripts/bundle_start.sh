@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# In a bundle (bundle.sh) this is longlora_hpc, mpirun and orted: the program of that name in bin/, which finds the rest of
+# the bundle wherever that has been moved.
+bundle=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
+name=$(basename "${BASH_SOURCE[0]}")
+# shellcheck source=scripts/environment.sh
+source "$bundle/scripts/environment.sh"
+
+export OPAL_PREFIX=$bundle OMPI_MCA_orte_launch_agent=$bundle/orted
+export PMIX_MCA_mca_base_component_path=$bundle/lib/pmix PMIX_MCA_pcompress_base_silence_warning=1
+# else mpirun would not even start on one machine
+command -v ssh >/dev/null || command -v rsh >/dev/null || export OMPI_MCA_plm_rsh_agent=${OMPI_MCA_plm_rsh_agent-/bin/false}
+
+# Folders of Python packages that hold CUDA's libraries, colons between them: PyTorch brings its own.
+python_cuda_libraries() {
+    python3 - <<'END' 2>/dev/null
+import glob, importlib.util, os, sys
+spec = importlib.util.find_spec("nvidia")
+roots = list(spec.submodule_search_locations) if spec else []
+folders = [os.path.join(sys.prefix, "lib")] + [f for root in roots for f in sorted(glob.glob(root + "/*/lib"))]
+print(":".join(f for f in folders if glob.glob(f + "/libcublasLt.so*") or glob.glob(f + "/libnccl.so*")))
+END
+}
+# mpirun asks once for the ranks of its machine, and only where there is a driver
+if [[ ! -v LONGLORA_CUDA_LIBRARIES && -e /dev/nvidiactl ]] && command -v python3 >/dev/null; then
+    LONGLORA_CUDA_LIBRARIES=$(python_cuda_libraries)
+    export LONGLORA_CUDA_LIBRARIES
+fi
+
+exec "$bundle/bin/$name" "$@"
