@@ -24,9 +24,9 @@ struct TileSize<Cpu> {
 
 template <class Device>
 LayerActivations<Device> allocate_layer(Arena<Device>& arena, const LayerShape& shape,
-                                        ActivationPolicy policy) {
+                                        bool keeps_mlp) {
     const Index normed_tokens = shape.wants_gradients ? shape.tokens : 0;
-    const Index mlp_tokens = policy == ActivationPolicy::keep ? shape.tokens : 0;
+    const Index mlp_tokens = keeps_mlp ? shape.tokens : 0;
     const LlamaConfig& config = shape.config;
     return {arena.template matrix<float>(0, config.width),
             arena.template matrix<Element<Device>>(normed_tokens, config.width),
@@ -59,17 +59,18 @@ LayerShape layer_shape(const LlamaConfig& config, const Tune& tune, Index tokens
 
 template <class Device>
 Activations<Device>::Activations(Arena<Device>& arena, const LayerShape& shape,
-                                 ActivationPolicy policy)
-    : policy_(policy), residual_(arena.template matrix<float>(shape.tokens, shape.config.width)) {
+                                 const KeptActivations& kept)
+    : policy_(kept.policy),
+      residual_(arena.template matrix<float>(shape.tokens, shape.config.width)) {
     if (!shape.wants_gradients) {
         layers_.assign(static_cast<std::size_t>(shape.config.layers),
-                       allocate_layer(arena, shape, ActivationPolicy::recompute_layer));
+                       allocate_layer(arena, shape, false));
         return;
     }
     for (Index l = 0; l < shape.config.layers; ++l) {
-        const bool is_recomputed = policy == ActivationPolicy::recompute_layer;
+        const bool is_recomputed = policy_ == ActivationPolicy::recompute_layer;
         layers_.push_back(is_recomputed && l > 0 ? layers_.front()
-                                                 : allocate_layer(arena, shape, policy));
+                                                 : allocate_layer(arena, shape, kept.keeps_mlp(l)));
         if (is_recomputed) {
             layers_.back().x = arena.template matrix<float>(shape.tokens, shape.config.width);
         }

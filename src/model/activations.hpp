@@ -14,6 +14,19 @@ namespace longlora {
 // the forward is computed twice; prefer more chunks to recompute_layer.
 enum class ActivationPolicy { keep, recompute_mlp, recompute_layer };
 
+// The policy of each layer.
+struct KeptActivations {
+    KeptActivations(ActivationPolicy of_all, Index but = 0) : policy(of_all), mlps(but) {}
+
+    ActivationPolicy policy;
+    Index mlps;  // with recompute_mlp, so many layers keep gate and up all the same: the first ones
+
+    bool keeps_mlp(Index layer) const {
+        return policy == ActivationPolicy::keep ||
+               (policy == ActivationPolicy::recompute_mlp && layer < mlps);
+    }
+};
+
 // What a layer's backward needs. Rows are the tokens of the shard.
 template <class Device>
 struct LayerActivations {
@@ -55,7 +68,7 @@ LayerShape layer_shape(const LlamaConfig& config, const Tune& tune, Index tokens
 template <class Device>
 class Activations {
 public:
-    Activations(Arena<Device>& arena, const LayerShape& shape, ActivationPolicy policy);
+    Activations(Arena<Device>& arena, const LayerShape& shape, const KeptActivations& kept);
 
     ActivationPolicy policy() const { return policy_; }
     const LayerActivations<Device>& layer(Index l) const {

@@ -113,6 +113,7 @@ void AttentionLayer<Device>::recompute(LayerRun<Device>& run, const LayerWeights
                                        ContextExchange<Device>& exchange,
                                        View<Device, float, 2> x) const {
     project(run, weights, act, x, true);
+    exchange.begin_recompute(run.stream, layer_);
     attend(run, act, exchange, [&](Index block) { return exchange.block(layer_, block); });
     project_out(run, weights, act, x);
 }

@@ -23,7 +23,7 @@ TwoPass<Device>::TwoPass(Arena<Device>& arena, const Shape& shape, Index rank)
                  shape.config.layers,
                  true},
                 rank),
-      activations_(arena, shard_shape<Device>(shape), shape.policy),
+      activations_(arena, shard_shape<Device>(shape), shape.kept),
       scratch_(arena, shard_shape<Device>(shape)),
       tokens_(arena.template vector<std::int32_t>(shape.layout.shard_length())),
       labels_(arena.template vector<std::int32_t>(shape.layout.shard_length())) {}
