@@ -109,7 +109,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(backward_agrees_with_the_cpu, Device, Devices) {
                     .rstd = reference::view(std::as_const(expected.rstd)),
                     .d_x = expected.d_x.view(),
                     .d_weight = is_frozen ? no_weight : reference::view(expected.d_weight)});
-            require_near("d_x", d_x.values(), expected.d_x.values<float>());
+            require_near("d_x", d_x.values(), expected.d_x.template values<float>());
             require_near("d_weight", d_weight.values(), expected.d_weight);
             BOOST_TEST(d_x.is_intact());
             BOOST_TEST(d_weight.is_intact());
