@@ -38,7 +38,7 @@ TINY_SCALE = {
               "seconds": 0.01},
     "attention": {"cases": cases((128,), (32,), ((4, 4), (4, 2))), "head_dim": 16, "seconds": 0.01,
                   "kernels": ("automatic",)},
-    "small": {"tokens": 64, "width": 64, "kv_width": 32, "mlp_width": 96, "vocabulary": 128, "head_rows": 16, "heads": 4,
+    "small": {"tokens": 64, "width": 64, "mlp_width": 96, "vocabulary": 128, "head_rows": 16, "heads": 4,
               "seconds": 0.01},
     "step": {"model": TINY, "length": 256, "group": 64, "steps": 3, "torch_steps": 2},
     "streaming": {"models": {"tiny": TINY}, "lengths": (256, 512), "group": 64, "shard": 128, "compared": 256,
