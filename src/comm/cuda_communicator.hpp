@@ -17,7 +17,7 @@ public:
     HaloStage(const HaloStage&) = delete;
     HaloStage& operator=(const HaloStage&) = delete;
 
-    // Bytes that earlier work of `compute` has written.
+    // Bytes of the GPU, or of pinned memory, that earlier work of `compute` has written.
     Request send(const Communicator<Cpu>& ranks, const CudaStream& compute,
                  View<Cpu, const char, 1> device_bytes, int to, int tag);
     // Once the request is done, later work of `compute` finds them there.

@@ -62,6 +62,7 @@ void print_dry_run(const DryRun& run, const Communicator<Cpu>& world) {
         most.push_back(world.max(part.second));
     }
     const double total = world.max(run.plan.memory.total());
+    const double host = world.max(run.plan.memory.host);
     if (world.rank() != 0) {
         return;
     }
@@ -73,7 +74,7 @@ void print_dry_run(const DryRun& run, const Communicator<Cpu>& world) {
         std::to_string(run.plan.layout.ranks) + " sequence");
     say("shards        " + shards_text(run.plan.layout));
     say("bits          " + bits_text(run));
-    say("activations   " + policy_name(run.plan.policy));
+    say("activations   " + kept_text(run.plan.kept, run.setup.config.layers));
     say("left context  " + traffic_text(run));
     say("work          " +
         format_count(static_cast<double>(run.options.train.batch) *
@@ -87,6 +88,9 @@ void print_dry_run(const DryRun& run, const Communicator<Cpu>& world) {
     memory.add({"total", format_number(total, 15), format_bytes(total)});
     say(memory.text());
     say("available     " + format_bytes(run.plan.available) + " a rank");
+    if (host > 0) {
+        say("host          " + format_bytes(host) + " of kept K/V a rank, pinned");
+    }
     say("placement     " + where);
     say("directory     " + run.folder + " (nothing was written)");
 }

@@ -67,6 +67,7 @@ PlanRequest plan_request(const Options& options, const ModelSetup& setup,
     if (options.train.activations != choice::Activations::automatic) {
         request.policy =
             static_cast<ActivationPolicy>(static_cast<int>(options.train.activations) - 1);
+        request.keeps_what_fits = false;
     }
     // What the planner picked is kept on resume, unless it is set explicitly.
     if (saved && saved->attributes.contains("planned_chunks") && request.chunks == 0) {
@@ -101,7 +102,7 @@ Attributes run_attributes(const Options& options, const RunFacts& facts,
                          std::to_string(plan.layout.ranks) + " sequence";
     attributes["placement"] = placement(world);
     attributes["planned_chunks"] = std::int64_t{plan.layout.chunks};
-    attributes["planned_activations"] = static_cast<std::int64_t>(plan.policy);
+    attributes["planned_activations"] = static_cast<std::int64_t>(plan.kept.policy);
     attributes["base_fingerprint"] = facts.fingerprint;
     return attributes;
 }
@@ -114,7 +115,8 @@ void announce(const RunPlan& plan, const Options& options, const ModelSetup& set
         std::to_string(plan.layout.length) + " tokens a step on " +
         std::to_string(world / plan.layout.ranks) + " data x " + std::to_string(plan.layout.ranks) +
         " sequence ranks, chunks " + std::to_string(plan.layout.chunks) + ", activations " +
-        policy_name(plan.policy) + ", " + format_bytes(plan.memory.total()) + " a rank");
+        kept_text(plan.kept, setup.config.layers) + ", " + format_bytes(plan.memory.total()) +
+        " a rank");
 }
 
 // A run that has ended says so. It goes on when train.steps has grown, when it was killed while it

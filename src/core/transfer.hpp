@@ -24,6 +24,8 @@ void copy_to_device(const CudaStream& stream, void* to, const void* from, std::s
 // Waits until `to` is complete.
 void copy_to_host(const CudaStream& stream, void* to, const void* from, std::size_t bytes);
 void clear_bytes(const CudaStream& stream, void* to, std::size_t bytes);
+// Between the device and pinned memory, in either direction; the host does not wait.
+void copy_async(const CudaStream& stream, void* to, const void* from, std::size_t bytes);
 
 template <class Device, class T>
 void upload(const Stream<Device>& stream, std::span<const T> from, View<Device, T, 1> to) {

@@ -63,7 +63,7 @@ void dump_logits(const LogitsTask& task, const Llama<Device>& model, const Tune&
         LayerRun<Device> run{stream, memory.scratch, {}, static_cast<float>(config.rms_epsilon)};
         model.forward_only(run, {memory.tokens, memory.tokens}, memory.activations,
                            memory.exchange);
-        const auto logits = logits_of<Device>(model, run, memory.activations.last());
+        const auto logits = logits_of<Device>(model, run, memory.activations.residual());
         if (world_rank() == 0) {
             write_logits(task.path, tokens.values(), logits);
         }

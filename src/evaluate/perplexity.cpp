@@ -192,7 +192,7 @@ typename PerplexityEvaluator<Device>::Sums PerplexityEvaluator<Device>::score_sh
                                                 static_cast<std::size_t>(rows.size()));
     const auto count = std::count_if(scored.begin(), scored.end(), [](auto l) { return l >= 0; });
     return {model.loss(run,
-                       {memory.activations.last().rows(rows), memory.labels.slice(rows), 1, false}),
+                       {memory.activations.residual().rows(rows), memory.labels.slice(rows), 1, false}),
             static_cast<double>(count)};
 }
 

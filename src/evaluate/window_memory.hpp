@@ -10,7 +10,7 @@ template <class Device>
 struct WindowMemory {
     WindowMemory(Arena<Device>& arena, const LlamaConfig& config, const Tune& tune,
                  const Layout& layout, Index rank)
-        : shape(layer_shape(config, tune, layout.shard_length(), false)),
+        : shape(layer_shape<Device>(config, tune, layout.shard_length(), false)),
           exchange(arena,
                    {layout, {config.heads, config.kv_heads}, config.head_dim, config.layers, false},
                    rank),

@@ -5,19 +5,32 @@
 namespace longlora {
 namespace {
 
-constexpr Index mlp_rows = 1024;  // working memory of the MLP does not scale with T
-// The head is packed for each tile of logits, which costs as much as 40 rows of its products: so
-// tiles are long, up to 256 MiB.
-constexpr Index head_rows = 1024;
-constexpr Index logit_elements = Index{1} << 26;
+// Working memory of the MLP and the head does not scale with T. On the CPU the head is packed for each
+// tile of logits, which costs as much as 40 rows of its products: so tiles are long, up to 256 MiB. A
+// GPU's products are fast only where they are large: gate, up and down of LLaMA 2 7B run at their full
+// rate from some 8,192 tokens on, the head (32 to 128 thousand columns) from 1,024.
+template <class Device>
+struct TileSize {
+    static constexpr Index mlp_rows = 8192;
+    static constexpr Index head_rows = 4096;
+    static constexpr Index logit_elements = Index{1} << 27U;
+};
+template <>
+struct TileSize<Cpu> {
+    static constexpr Index mlp_rows = 1024;
+    static constexpr Index head_rows = 1024;
+    static constexpr Index logit_elements = Index{1} << 26U;
+};
 
 template <class Device>
 LayerActivations<Device> allocate_layer(Arena<Device>& arena, const LayerShape& shape,
-                                        ActivationPolicy policy, View<Device, float, 2> x) {
-    const Index mlp_tokens = policy == ActivationPolicy::keep ? shape.tokens : 0;
+                                        bool keeps_mlp) {
+    const Index normed_tokens = shape.wants_gradients ? shape.tokens : 0;
+    const Index mlp_tokens = keeps_mlp ? shape.tokens : 0;
     const LlamaConfig& config = shape.config;
-    return {x,
-            shape.wants_gradients ? arena.template matrix<float>(shape.tokens, config.width) : x,
+    return {arena.template matrix<float>(0, config.width),
+            arena.template matrix<Element<Device>>(normed_tokens, config.width),
+            arena.template matrix<Element<Device>>(normed_tokens, config.width),
             arena.template vector<float>(shape.tokens),
             arena.template vector<float>(shape.tokens),
             arena.template matrix<Element<Device>>(shape.tokens, shape.qkv_width()),
@@ -29,12 +42,15 @@ LayerActivations<Device> allocate_layer(Arena<Device>& arena, const LayerShape& 
 
 }  // namespace
 
+template <class Device>
 LayerShape layer_shape(const LlamaConfig& config, const Tune& tune, Index tokens,
                        bool wants_gradients) {
-    const Index tile_rows = std::clamp<Index>(logit_elements / config.vocabulary, 32, head_rows);
+    using Size = TileSize<Device>;
+    const Index tile_rows =
+        std::clamp<Index>(Size::logit_elements / config.vocabulary, 32, Size::head_rows);
     return {config,
             tokens,
-            std::min(tokens, mlp_rows),
+            std::min(tokens, Size::mlp_rows),
             std::min(tokens, tile_rows),
             tune.mode == TuneMode::full ? 0 : tune.rank,
             tune.dropout > 0 && wants_gradients && tune.mode != TuneMode::full,
@@ -43,29 +59,29 @@ LayerShape layer_shape(const LlamaConfig& config, const Tune& tune, Index tokens
 
 template <class Device>
 Activations<Device>::Activations(Arena<Device>& arena, const LayerShape& shape,
-                                 ActivationPolicy policy)
-    : policy_(policy), last_(arena.template matrix<float>(shape.tokens, shape.config.width)) {
-    const auto residual = [&] {
-        return arena.template matrix<float>(shape.tokens, shape.config.width);
-    };
+                                 const KeptActivations& kept)
+    : policy_(kept.policy),
+      residual_(arena.template matrix<float>(shape.tokens, shape.config.width)) {
     if (!shape.wants_gradients) {
         layers_.assign(static_cast<std::size_t>(shape.config.layers),
-                       allocate_layer(arena, shape, ActivationPolicy::recompute_layer, last_));
+                       allocate_layer(arena, shape, false));
         return;
     }
     for (Index l = 0; l < shape.config.layers; ++l) {
-        const bool shares = policy == ActivationPolicy::recompute_layer && l > 0;
-        const auto x = residual();
-        layers_.push_back(shares ? layers_.front() : allocate_layer(arena, shape, policy, x));
-        layers_.back().x = x;
+        const bool is_recomputed = policy_ == ActivationPolicy::recompute_layer;
+        layers_.push_back(is_recomputed && l > 0 ? layers_.front()
+                                                 : allocate_layer(arena, shape, kept.keeps_mlp(l)));
+        if (is_recomputed) {
+            layers_.back().x = arena.template matrix<float>(shape.tokens, shape.config.width);
+        }
     }
 }
 
 template <class Device>
 LayerActivations<Device> Activations<Device>::transient() const {
     LayerActivations<Device> layer = layers_.front();
-    layer.x = last_;
-    layer.x_mid = last_;
+    layer.normed_attention = layer.normed_attention.rows({0, 0});
+    layer.normed_mlp = layer.normed_mlp.rows({0, 0});
     layer.gate = layer.gate.rows({0, 0});
     layer.up = layer.up.rows({0, 0});
     return layer;
@@ -99,11 +115,16 @@ Scratch<Device>::Scratch(Arena<Device>& arena, const LayerShape& shape)
       losses(arena.template vector<float>(shape.head_tile)),
       loss_sum(arena.template vector<std::int64_t>(2)),
       final_rstd(arena.template vector<float>(shape.head_tile)),
+      final_normed(arena.template matrix<Element<Device>>(
+          shape.wants_gradients ? shape.head_tile : 0, shape.config.width)),
       cosine(arena.template matrix<float>(shape.tokens, shape.config.head_dim / 2)),
       sine(arena.template matrix<float>(shape.tokens, shape.config.head_dim / 2)),
       linear(arena, {std::max(shape.tokens, shape.mlp_tile), shape.lora_rank, shape.linear_width(),
                      shape.has_dropout ? shape.linear_width() : 0}) {}
 
+#define LONGLORA_INSTANTIATE_FUNCTION(Device) \
+    template LayerShape layer_shape<Device>(const LlamaConfig&, const Tune&, Index, bool);
+LONGLORA_FOR_EACH_DEVICE(LONGLORA_INSTANTIATE_FUNCTION)
 LONGLORA_INSTANTIATE(Activations);
 LONGLORA_INSTANTIATE(Scratch);
 

@@ -14,12 +14,26 @@ namespace longlora {
 // the forward is computed twice; prefer more chunks to recompute_layer.
 enum class ActivationPolicy { keep, recompute_mlp, recompute_layer };
 
+// The policy of each layer.
+struct KeptActivations {
+    KeptActivations(ActivationPolicy of_all, Index but = 0) : policy(of_all), mlps(but) {}
+
+    ActivationPolicy policy;
+    Index mlps;  // with recompute_mlp, so many layers keep gate and up all the same: the first ones
+
+    bool keeps_mlp(Index layer) const {
+        return policy == ActivationPolicy::keep ||
+               (policy == ActivationPolicy::recompute_mlp && layer < mlps);
+    }
+};
+
 // What a layer's backward needs. Rows are the tokens of the shard.
 template <class Device>
 struct LayerActivations {
-    View<Device, float, 2> x;  // (T, E) residual stream into the layer
-    View<Device, float, 2>
-        x_mid;  // (T, E) after attention; may be the memory of x where nothing is kept
+    View<Device, float, 2> x;  // (T, E) residual stream into the layer, where it is recomputed
+    // (T, E) n of the two norms (kernels/rms_norm.hpp); no rows where there is no backward
+    View<Device, Element<Device>, 2> normed_attention;
+    View<Device, Element<Device>, 2> normed_mlp;
     View<Device, float, 1> rstd_attention;     // (T)
     View<Device, float, 1> rstd_mlp;           // (T)
     View<Device, Element<Device>, 2> qkv;      // (T, (H + 2 Hkv) D) after RoPE
@@ -46,6 +60,7 @@ struct LayerShape {
     Index linear_width() const { return std::max({config.width, q_width(), config.mlp_width}); }
 };
 
+template <class Device>
 LayerShape layer_shape(const LlamaConfig& config, const Tune& tune, Index tokens,
                        bool wants_gradients);
 
@@ -53,22 +68,21 @@ LayerShape layer_shape(const LlamaConfig& config, const Tune& tune, Index tokens
 template <class Device>
 class Activations {
 public:
-    Activations(Arena<Device>& arena, const LayerShape& shape, ActivationPolicy policy);
+    Activations(Arena<Device>& arena, const LayerShape& shape, const KeptActivations& kept);
 
     ActivationPolicy policy() const { return policy_; }
     const LayerActivations<Device>& layer(Index l) const {
         return layers_[static_cast<std::size_t>(l)];
     }
-    // For a forward that keeps nothing: one layer's memory, the residual stream updated in place.
+    // For a forward that keeps nothing: one layer's memory.
     LayerActivations<Device> transient() const;
-    View<Device, float, 2> last() const {
-        return last_;
-    }  // (T, E) residual stream after the last layer
+    // (T, E) the residual stream, updated in place: after a forward that behind the last layer
+    View<Device, float, 2> residual() const { return residual_; }
 
 private:
     ActivationPolicy policy_;
     std::vector<LayerActivations<Device>> layers_;
-    View<Device, float, 2> last_;
+    View<Device, float, 2> residual_;
 };
 
 // Working memory that no one needs after a layer has ended; one set for all layers.
@@ -95,10 +109,11 @@ public:
     View<Device, Element<Device>, 2>
         d_logits;                   // (head_tile, V) the logits' memory where floats are stored
     View<Device, float, 1> losses;  // (head_tile)
-    View<Device, std::int64_t, 1> loss_sum;  // (2)
-    View<Device, float, 1> final_rstd;       // (head_tile)
-    View<Device, float, 2> cosine;           // (T, D/2)
-    View<Device, float, 2> sine;             // (T, D/2)
+    View<Device, std::int64_t, 1> loss_sum;         // (2)
+    View<Device, float, 1> final_rstd;              // (head_tile)
+    View<Device, Element<Device>, 2> final_normed;  // (head_tile, E), or no rows
+    View<Device, float, 2> cosine;                  // (T, D/2)
+    View<Device, float, 2> sine;                    // (T, D/2)
     LinearScratch<Device> linear;
 };
 

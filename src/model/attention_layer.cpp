@@ -42,7 +42,8 @@ View<Device, T, 2> AttentionLayer<Device>::v_of(View<Device, T, 2> qkv) const {
 // h = rms_norm(x)      q = rope(q_proj h)      k = rope(k_proj h)      v = v_proj h
 template <class Device>
 void AttentionLayer<Device>::project(LayerRun<Device>& run, const LayerWeights<Device>& weights,
-                                     const LayerActivations<Device>& act, bool wants_q) const {
+                                     const LayerActivations<Device>& act,
+                                     View<Device, const float, 2> x, bool wants_q) const {
     auto& scratch = run.scratch;
     const auto& h = scratch.normed;
     const auto linear = [&](const LoraLinear<Device>& layer,
@@ -50,9 +51,10 @@ void AttentionLayer<Device>::project(LayerRun<Device>& run, const LayerWeights<D
                             View<Device, Element<Device>, 2> y) {
         layer.forward(run.stream, {.x = h, .weight = weight, .y = y}, run.dropout, scratch.linear);
     };
-    rms_norm_forward(run.stream, {.x = act.x,
+    rms_norm_forward(run.stream, {.x = x,
                                   .weight = weights.input_norm,
                                   .y = h,
+                                  .normalised = act.normed_attention,
                                   .rstd = act.rstd_attention,
                                   .epsilon = run.rms_epsilon});
     linear(k_, weights.k, k_of(act.qkv));
@@ -95,32 +97,33 @@ void AttentionLayer<Device>::attend(LayerRun<Device>& run, const LayerActivation
 template <class Device>
 void AttentionLayer<Device>::forward(LayerRun<Device>& run, const LayerWeights<Device>& weights,
                                      const LayerActivations<Device>& act,
-                                     ContextExchange<Device>& exchange) const {
-    project(run, weights, act, true);
+                                     ContextExchange<Device>& exchange,
+                                     View<Device, float, 2> x) const {
+    project(run, weights, act, x, true);
     const View<Device, const Element<Device>, 2> qkv = act.qkv;
     exchange.begin_forward(run.stream, layer_, k_of(qkv), v_of(qkv));
     attend(run, act, exchange, [&](Index block) { return exchange.wait_block(layer_, block); });
     exchange.end_forward();
-    project_out(run, weights, act);
+    project_out(run, weights, act, x);
 }
 
 template <class Device>
 void AttentionLayer<Device>::recompute(LayerRun<Device>& run, const LayerWeights<Device>& weights,
                                        const LayerActivations<Device>& act,
-                                       ContextExchange<Device>& exchange) const {
-    project(run, weights, act, true);
+                                       ContextExchange<Device>& exchange,
+                                       View<Device, float, 2> x) const {
+    project(run, weights, act, x, true);
+    exchange.begin_recompute(run.stream, layer_);
     attend(run, act, exchange, [&](Index block) { return exchange.block(layer_, block); });
-    project_out(run, weights, act);
+    project_out(run, weights, act, x);
 }
 
-// x_mid = x + o_proj context
+// x += o_proj context
 template <class Device>
 void AttentionLayer<Device>::project_out(LayerRun<Device>& run, const LayerWeights<Device>& weights,
-                                         const LayerActivations<Device>& act) const {
-    if (act.x_mid.data() != act.x.data()) {
-        copy(run.stream, {.x = act.x, .out = act.x_mid});
-    }
-    o_.add(run.stream, {.x = act.context, .weight = weights.o, .residual = act.x_mid}, run.dropout,
+                                         const LayerActivations<Device>& act,
+                                         View<Device, float, 2> x) const {
+    o_.add(run.stream, {.x = act.context, .weight = weights.o, .residual = x}, run.dropout,
            run.scratch.linear);
 }
 
@@ -128,8 +131,9 @@ template <class Device>
 void AttentionLayer<Device>::forward_keys_values(LayerRun<Device>& run,
                                                  const LayerWeights<Device>& weights,
                                                  const LayerActivations<Device>& act,
-                                                 ContextExchange<Device>& exchange) const {
-    project(run, weights, act, false);
+                                                 ContextExchange<Device>& exchange,
+                                                 View<Device, float, 2> x) const {
+    project(run, weights, act, x, false);
     const View<Device, const Element<Device>, 2> qkv = act.qkv;
     exchange.keep_only(run.stream, layer_, k_of(qkv), v_of(qkv));
 }
@@ -213,17 +217,15 @@ void AttentionLayer<Device>::project_backward(LayerRun<Device>& run,
                         .pieces = run.pieces},
                        run.dropout, scratch.linear);
     };
-    rms_norm_forward(run.stream, {.x = act.x,
-                                  .weight = weights.input_norm,
-                                  .y = scratch.normed,
-                                  .rstd = act.rstd_attention,
-                                  .epsilon = run.rms_epsilon});
+    rms_norm_again(
+        run.stream,
+        {.normalised = act.normed_attention, .weight = weights.input_norm, .y = scratch.normed});
     linear(q_, weights.q, d_q, 0);
     linear(k_, weights.k, d_k, 1);
     linear(v_, weights.v, d_v, 1);
     norm_backward<Device>(run.stream,
                           {.d_y = scratch.d_normed,
-                           .x = act.x,
+                           .normalised = act.normed_attention,
                            .weight = weights.input_norm,
                            .rstd = act.rstd_attention,
                            .d_x = scratch.d_x,

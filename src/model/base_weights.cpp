@@ -4,6 +4,7 @@
 #include <functional>
 
 #include "core/random.hpp"
+#include "kernels/random_normal.hpp"
 
 namespace longlora {
 namespace {
@@ -30,24 +31,32 @@ BaseWeights::BaseWeights(const LlamaConfig& config, std::uint64_t seed)
 std::string BaseWeights::name() const { return files_ ? files_->name() : "random start"; }
 
 void BaseWeights::read(const TensorShape& tensor, std::span<float> out) const {
-    TensorShape saved = tensor;
-    saved.name = adapter_name(tensor.name);
-    if (adapter_ && adapter_->has(saved.name)) {
+    if (is_in_adapter(tensor)) {
+        TensorShape saved = tensor;
+        saved.name = adapter_name(tensor.name);
         adapter_->read(saved, out);
-        return;
-    }
-    if (files_) {
+    } else if (files_) {
         files_->read(tensor, out);
-        return;
+    } else if (const auto matrix = random_matrix(tensor)) {
+        random_normal(Stream<Cpu>(),
+                      {.key = matrix->key,
+                       .deviation = matrix->deviation,
+                       .out = View<Cpu, float, 1>(out.data(), static_cast<Index>(out.size()))});
+    } else {
+        std::fill(out.begin(), out.end(), 1.0F);  // norms
     }
-    if (tensor.columns == 0) {
-        std::fill(out.begin(), out.end(), 1.0F);
-        return;
+}
+
+std::optional<RandomMatrix> BaseWeights::random_matrix(const TensorShape& tensor) const {
+    if (files_ || tensor.columns == 0 || is_in_adapter(tensor)) {
+        return std::nullopt;
     }
-    const std::uint64_t key = random_key(seed_, Purpose::initial_weight, text_key(tensor.name));
-    for (std::size_t i = 0; i < out.size(); ++i) {
-        out[i] = static_cast<float>(initial_deviation * random_normal(key, i));
-    }
+    return RandomMatrix{random_key(seed_, Purpose::initial_weight, text_key(tensor.name)),
+                        initial_deviation};
+}
+
+bool BaseWeights::is_in_adapter(const TensorShape& tensor) const {
+    return adapter_ && adapter_->has(adapter_name(tensor.name));
 }
 
 std::uint64_t BaseWeights::fingerprint() const {

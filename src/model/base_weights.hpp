@@ -10,6 +10,12 @@
 
 namespace longlora {
 
+// Element i is deviation random_normal(key, i).
+struct RandomMatrix {
+    std::uint64_t key;
+    double deviation;
+};
+
 // Where the weights of the base model come from: files, or a random start that is a function of the
 // seed (transformers' initialisation: normal with deviation 0.02, norms 1).
 class BaseWeights {
@@ -24,10 +30,14 @@ public:
     const LlamaConfig& config() const { return config_; }
     std::string name() const;
     void read(const TensorShape& tensor, std::span<float> out) const;
+    // Where no file has the tensor: what it is drawn from.
+    std::optional<RandomMatrix> random_matrix(const TensorShape& tensor) const;
     // Of the base without the adapter: a changed weight or shape has another.
     std::uint64_t fingerprint() const;
 
 private:
+    bool is_in_adapter(const TensorShape& tensor) const;
+
     LlamaConfig config_;
     std::optional<ModelFiles> files_;
     std::uint64_t seed_ = 0;

@@ -31,7 +31,8 @@ void norm_backward(const Stream<Device>& stream, const RmsNormBackward<Device>& 
                    const OptionalGradient<Device>& gradient, const TokenPieces& pieces,
                    Index most = TokenPieces::largest);
 
-// x_mid = x + o_proj(attention(rope(q_proj h), rope(k_proj h), v_proj h)),   h = rms_norm(x)
+// x += o_proj(attention(rope(q_proj h), rope(k_proj h), v_proj h)),   h = rms_norm(x)
+// x (T, E) is the residual stream, updated in place.
 template <class Device>
 class AttentionLayer {
 public:
@@ -39,15 +40,17 @@ public:
                    Index layer);
 
     void forward(LayerRun<Device>& run, const LayerWeights<Device>& weights,
-                 const LayerActivations<Device>& act, ContextExchange<Device>& exchange) const;
+                 const LayerActivations<Device>& act, ContextExchange<Device>& exchange,
+                 View<Device, float, 2> x) const;
     // K and V alone: all that a first pass needs of the last layer.
     void forward_keys_values(LayerRun<Device>& run, const LayerWeights<Device>& weights,
-                             const LayerActivations<Device>& act,
-                             ContextExchange<Device>& exchange) const;
-    // Forward again from x, with the left context that was received the first time.
+                             const LayerActivations<Device>& act, ContextExchange<Device>& exchange,
+                             View<Device, float, 2> x) const;
+    // Forward again, with the left context that was received the first time.
     void recompute(LayerRun<Device>& run, const LayerWeights<Device>& weights,
-                   const LayerActivations<Device>& act, ContextExchange<Device>& exchange) const;
-    // d_x (in scratch) holds the gradient of x_mid and becomes that of x.
+                   const LayerActivations<Device>& act, ContextExchange<Device>& exchange,
+                   View<Device, float, 2> x) const;
+    // d_x (in scratch) holds the gradient of the new x and becomes that of the old.
     void backward(LayerRun<Device>& run, const LayerWeights<Device>& weights,
                   const LayerActivations<Device>& act, ContextExchange<Device>& exchange) const;
 
@@ -59,13 +62,14 @@ private:
     template <class T>
     View<Device, T, 2> v_of(View<Device, T, 2> qkv) const;
     void project(LayerRun<Device>& run, const LayerWeights<Device>& weights,
-                 const LayerActivations<Device>& act, bool wants_q) const;
+                 const LayerActivations<Device>& act, View<Device, const float, 2> x,
+                 bool wants_q) const;
     // wait_block(i): the i-th block of left context, once it is there.
     template <class WaitBlock>
     void attend(LayerRun<Device>& run, const LayerActivations<Device>& act,
                 ContextExchange<Device>& exchange, const WaitBlock& wait_block) const;
     void project_out(LayerRun<Device>& run, const LayerWeights<Device>& weights,
-                     const LayerActivations<Device>& act) const;
+                     const LayerActivations<Device>& act, View<Device, float, 2> x) const;
     void attend_backward(LayerRun<Device>& run, const LayerActivations<Device>& act,
                          ContextExchange<Device>& exchange) const;
     void project_backward(LayerRun<Device>& run, const LayerWeights<Device>& weights,
@@ -77,7 +81,7 @@ private:
     OptionalGradient<Device> d_norm_;
 };
 
-// x_out = x_mid + down_proj(silu(gate_proj h) * up_proj h),   h = rms_norm(x_mid)
+// x += down_proj(silu(gate_proj h) * up_proj h),   h = rms_norm(x)
 template <class Device>
 class MlpLayer {
 public:
@@ -85,8 +89,11 @@ public:
              Index layer);
 
     void forward(LayerRun<Device>& run, const LayerWeights<Device>& weights,
-                 const LayerActivations<Device>& act, View<Device, float, 2> x_out) const;
-    // d_x (in scratch) holds the gradient of x_out and becomes that of x_mid.
+                 const LayerActivations<Device>& act, View<Device, float, 2> x) const;
+    // The norm alone: what backward needs where the layer is recomputed.
+    void recompute_norm(LayerRun<Device>& run, const LayerWeights<Device>& weights,
+                        const LayerActivations<Device>& act, View<Device, const float, 2> x) const;
+    // d_x (in scratch) holds the gradient of the new x and becomes that of the old.
     void backward(LayerRun<Device>& run, const LayerWeights<Device>& weights,
                   const LayerActivations<Device>& act) const;
 
@@ -96,10 +103,10 @@ private:
         View<Device, Element<Device>, 2> normed, gate, up, product;
     };
     Tile tile(LayerRun<Device>& run, const LayerActivations<Device>& act, Range rows) const;
-    void expand(LayerRun<Device>& run, const LayerWeights<Device>& weights,
-                const LayerActivations<Device>& act, const Tile& tile) const;
+    void expand(LayerRun<Device>& run, const LayerWeights<Device>& weights, const Tile& tile) const;
     void normalise(LayerRun<Device>& run, const LayerWeights<Device>& weights,
-                   const LayerActivations<Device>& act, const Tile& tile) const;
+                   const LayerActivations<Device>& act, View<Device, const float, 2> x,
+                   const Tile& tile) const;
     void backward_tile(LayerRun<Device>& run, const LayerWeights<Device>& weights,
                        const LayerActivations<Device>& act, const Tile& tile) const;
 

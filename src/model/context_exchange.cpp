@@ -86,6 +86,21 @@ template <class Device>
 void ContextExchange<Device>::begin_chunk(Index chunk, Pass pass) {
     chunk_ = static_cast<std::size_t>(chunk);
     pass_ = pass;
+    std::vector<KeptPlace> kept;
+    if (pass == Pass::keep) {
+        for (const KeptBlock& block : kept_.blocks()) {
+            if (block.owner == chunks_[chunk_].shard) {
+                kept.push_back(kept_.place(block));
+            }
+        }
+    }
+    std::vector<KeptPlace> read;
+    for (const Incoming& in : chunks_[chunk_].incoming) {
+        if (in.kept != none) {
+            read.push_back(kept_.place(kept_.blocks()[static_cast<std::size_t>(in.kept)]));
+        }
+    }
+    kept_.keys_values().begin_chunk(std::move(kept), std::move(read));
 }
 
 template <class Device>
@@ -118,6 +133,7 @@ void ContextExchange<Device>::begin_forward(const Stream<Device>& stream, Index 
                                                                  in.peer, static_cast<int>(i))
                                             : Request());
     }
+    kept_.keys_values().fetch(stream, layer, layer + 1);
     if (pass_ == Pass::keep) {
         keep_only(stream, layer, k, v);
     }
@@ -128,13 +144,16 @@ template <class Device>
 void ContextExchange<Device>::keep_only(const Stream<Device>& stream, Index layer,
                                         View<Device, const Element<Device>, 2> k,
                                         View<Device, const Element<Device>, 2> v) {
+    auto& store = kept_.keys_values();
+    store.begin_keep(stream);
     for (const KeptBlock& block : kept_.blocks()) {
         if (block.owner == chunks_[chunk_].shard) {
-            const auto kept = kept_.keys_values(layer, block);
+            const auto kept = store.to_keep(layer, kept_.place(block));
             copy(stream, {.x = part(k, block.tokens, block.kv_heads), .out = kept.k});
             copy(stream, {.x = part(v, block.tokens, block.kv_heads), .out = kept.v});
         }
     }
+    store.end_keep(stream, layer);
 }
 
 template <class Device>
@@ -149,7 +168,8 @@ void ContextExchange<Device>::start_sends(const Stream<Device>& stream, Index la
         auto pair = KeyValuePair<Device, Element<Device>>::at(staged_.data() + out.offset,
                                                               out.block.rows(), columns);
         if (out.kept != none) {
-            pair = kept_.keys_values(layer, kept_.blocks()[static_cast<std::size_t>(out.kept)]);
+            const auto& block = kept_.blocks()[static_cast<std::size_t>(out.kept)];
+            pair = kept_.keys_values().stored(layer, kept_.place(block));
         } else {
             copy(stream, {.x = part(k, out.block.tokens, out.block.kv_heads), .out = pair.k});
             copy(stream, {.x = part(v, out.block.tokens, out.block.kv_heads), .out = pair.v});
@@ -190,7 +210,8 @@ KeyValueBlock<Device> ContextExchange<Device>::block(Index layer, Index index) c
     const auto pair =
         in.kept == none
             ? received(layer, in)
-            : kept_.keys_values(layer, kept_.blocks()[static_cast<std::size_t>(in.kept)]);
+            : kept_.keys_values().fetched(
+                  layer, kept_.place(kept_.blocks()[static_cast<std::size_t>(in.kept)]));
     return {pair.k, pair.v, in.block.kv_heads.begin};
 }
 
@@ -208,6 +229,7 @@ void ContextExchange<Device>::begin_backward(const Stream<Device>& stream, Index
                                              View<Device, float, 2> d_k,
                                              View<Device, float, 2> d_v) {
     receives_.clear();
+    kept_.keys_values().fetch(stream, layer, layer - 1);
     for (const Outgoing& out : chunks_[chunk_].outgoing) {
         const View<Device, float, 1> message(gradients_in_.data() + out.offset,
                                              out.block.elements(shape_.head_dim));

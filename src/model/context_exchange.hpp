@@ -42,6 +42,11 @@ public:
                    View<Device, const Element<Device>, 2> k,
                    View<Device, const Element<Device>, 2> v);
 
+    // Before attention is computed again.
+    void begin_recompute(const Stream<Device>& stream, Index layer) {
+        kept_.keys_values().fetch(stream, layer, layer - 1);
+    }
+
     // Backward: the received K/V are still here. Adds to d_k, d_v what others have computed for this
     // shard's tokens: from kept blocks at once, from peers at the end.
     KeyValueBlock<Device> block(Index layer, Index block) const;
@@ -52,6 +57,9 @@ public:
     void send_gradient(const Stream<Device>& stream, Index block);
     void end_backward(const Stream<Device>& stream, Index layer, View<Device, float, 2> d_k,
                       View<Device, float, 2> d_v);
+
+    // Memory of the host that kept K/V of a GPU take.
+    std::size_t host_bytes() const { return kept_.host_bytes(); }
 
     void poll();  // lets messages make progress between kernels
 

@@ -8,10 +8,11 @@ namespace longlora {
 
 template <class Device>
 KeptContext<Device>::KeptContext(Arena<Device>& arena, const ContextShape& shape, Index rank)
-    : head_dim_(shape.head_dim), keys_values_(nullptr, 0, 0), gradients_(nullptr, 0, 0) {
+    : head_dim_(shape.head_dim), gradients_(nullptr, 0, 0) {
     collect(shape.layout, shape.heads, rank);
-    place(shape.layout);
-    keys_values_ = arena.template matrix<Element<Device>>(shape.layers, layer_elements_);
+    place_all(shape.layout);
+    kept_shape_ = kept_shape(shape, rank);
+    keys_values_.emplace(arena, kept_shape_);
     gradients_ = arena.template matrix<float>(shape.wants_gradients ? shape.layers * slots_ : 0,
                                               slot_elements_);
 }
@@ -40,7 +41,7 @@ void KeptContext<Device>::collect(const Layout& layout, const Heads& heads, Inde
 // A block's dK/dV live from the backward of its last consumer to that of its owner. Within a layer
 // the owner reads before anyone clears, so a slot passes on in the very chunk that frees it.
 template <class Device>
-void KeptContext<Device>::place(const Layout& layout) {
+void KeptContext<Device>::place_all(const Layout& layout) {
     std::vector<KeptBlock*> by_consumer;
     for (KeptBlock& block : blocks_) {
         block.offset = layer_elements_;
@@ -76,12 +77,31 @@ Index KeptContext<Device>::find(const ContextBlock& block) const {
     return place - blocks_.begin();
 }
 
+// What one chunk adds, and what it reads of this rank's own.
 template <class Device>
-KeyValuePair<Device, Element<Device>> KeptContext<Device>::keys_values(
-    Index layer, const KeptBlock& block) const {
-    return KeyValuePair<Device, Element<Device>>::at(keys_values_.row(layer) + block.offset,
-                                                     block.tokens.size(),
-                                                     block.kv_heads.size() * head_dim_);
+typename KeptKeysValues<Device>::Shape KeptContext<Device>::kept_shape(const ContextShape& shape,
+                                                                       Index rank) const {
+    const Layout& layout = shape.layout;
+    const auto padded = [&](const KeptBlock& block) {
+        return round_up(block.elements(head_dim_), 16);
+    };
+    Index most_kept = 0;
+    Index most_read = 0;
+    for (Index chunk = 0; chunk < layout.chunks; ++chunk) {
+        const Index shard = layout.shard_of(chunk, rank);
+        Index kept = 0;
+        for (const KeptBlock& block : blocks_) {
+            kept += block.owner == shard ? padded(block) : 0;
+        }
+        Index read = 0;
+        for (const ContextBlock& block : plan_shard(layout, shape.heads, shard).blocks) {
+            const bool is_own = layout.rank_of(block.owner) == rank;
+            read += is_own ? padded(blocks_[static_cast<std::size_t>(find(block))]) : 0;
+        }
+        most_kept = std::max(most_kept, kept);
+        most_read = std::max(most_read, read);
+    }
+    return {shape.layers, layer_elements_, most_kept, most_read};
 }
 
 template <class Device>

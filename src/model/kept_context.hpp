@@ -1,8 +1,9 @@
 #pragma once
 
+#include <optional>
 #include <vector>
 
-#include "core/arena.hpp"
+#include "model/kept_keys_values.hpp"
 #include "sequence/left_context.hpp"
 
 namespace longlora {
@@ -18,19 +19,6 @@ struct KeptBlock {
     Index gradient_slot;  // dK/dV memory, shared by blocks that are never alive together
 
     Index elements(Index head_dim) const { return 2 * tokens.size() * kv_heads.size() * head_dim; }
-};
-
-// K rows, then V rows, of a block: (tokens, heads D) each, contiguous.
-template <class Device, class T>
-struct KeyValuePair {
-    View<Device, T, 2> k;
-    View<Device, T, 2> v;
-
-    static KeyValuePair at(T* data, Index rows, Index columns) {
-        return {{data, rows, columns}, {data + rows * columns, rows, columns}};
-    }
-    // Both, as one message.
-    View<Device, T, 1> flat() const { return {k.data(), 2 * k.rows() * k.columns()}; }
 };
 
 // What left context is a function of.
@@ -51,20 +39,27 @@ public:
     const std::vector<KeptBlock>& blocks() const { return blocks_; }
     // The place in blocks() of what `block` asks for.
     Index find(const ContextBlock& block) const;
-    KeyValuePair<Device, Element<Device>> keys_values(Index layer, const KeptBlock& block) const;
+    KeptPlace place(const KeptBlock& block) const {
+        return {block.offset, block.tokens.size(), block.kv_heads.size() * head_dim_};
+    }
+    KeptKeysValues<Device>& keys_values() { return *keys_values_; }
+    const KeptKeysValues<Device>& keys_values() const { return *keys_values_; }
+    std::size_t host_bytes() const { return KeptKeysValues<Device>::host_bytes(kept_shape_); }
     KeyValuePair<Device, float> gradients(Index layer, const KeptBlock& block) const;
 
 private:
     void collect(const Layout& layout, const Heads& heads, Index rank);
-    void place(const Layout& layout);
+    void place_all(const Layout& layout);
+    typename KeptKeysValues<Device>::Shape kept_shape(const ContextShape& shape, Index rank) const;
 
     Index head_dim_;
     std::vector<KeptBlock> blocks_;
     Index layer_elements_ = 0;
     Index slot_elements_ = 0;
     Index slots_ = 0;
-    View<Device, Element<Device>, 2> keys_values_;  // (layers, elements)
-    View<Device, float, 2> gradients_;              // (layers * slots, elements)
+    typename KeptKeysValues<Device>::Shape kept_shape_{};
+    std::optional<KeptKeysValues<Device>> keys_values_;
+    View<Device, float, 2> gradients_;  // (layers * slots, elements)
 };
 
 }  // namespace longlora

@@ -13,7 +13,7 @@ OptionalGradient<Device> optional_gradient(Parameters<Device>& parameters,
     return parameters.gradient(name);
 }
 
-// g = dy w     d_x += r (g - x r mean(g x r))     d_weight: see kernels/rms_norm.hpp
+// g = dy w     d_x += r (g - n mean(g n))     d_weight: see kernels/rms_norm.hpp
 template <class Device>
 void norm_backward(const Stream<Device>& stream, const RmsNormBackward<Device>& op,
                    const OptionalGradient<Device>& gradient, const TokenPieces& pieces,
@@ -23,12 +23,12 @@ void norm_backward(const Stream<Device>& stream, const RmsNormBackward<Device>& 
         return;
     }
     pieces.for_each(
-        op.x.rows(),
+        op.d_x.rows(),
         [&](Range rows) {
             const auto d_weight = gradient->addend.flat();
             clear(stream, d_weight);
             rms_norm_backward(stream, {.d_y = op.d_y.rows(rows),
-                                       .x = op.x.rows(rows),
+                                       .normalised = op.normalised.rows(rows),
                                        .weight = op.weight,
                                        .rstd = op.rstd.slice(rows),
                                        .d_x = op.d_x.rows(rows),

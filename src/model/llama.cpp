@@ -7,6 +7,7 @@
 #include "core/progress_point.hpp"
 #include "core/transfer.hpp"
 #include "kernels/cross_entropy.hpp"
+#include "kernels/elementwise.hpp"
 #include "kernels/embedding.hpp"
 #include "kernels/rms_norm.hpp"
 #include "kernels/rope.hpp"
@@ -40,12 +41,12 @@ void Llama<Device>::set_position(const Stream<Device>& stream, Scratch<Device>& 
 template <class Device>
 void Llama<Device>::forward_layer(LayerRun<Device>& run, const LayerActivations<Device>& act,
                                   ContextExchange<Device>& exchange, Index layer,
-                                  View<Device, float, 2> out) const {
+                                  View<Device, float, 2> x) const {
     progress_point().layer = layer;
     const auto weights = store_.acquire(layer);
     const auto l = static_cast<std::size_t>(layer);
-    attention_[l].forward(run, weights, act, exchange);
-    mlp_[l].forward(run, weights, act, out);
+    attention_[l].forward(run, weights, act, exchange, x);
+    mlp_[l].forward(run, weights, act, x);
 }
 
 template <class Device>
@@ -53,15 +54,16 @@ void Llama<Device>::forward_keep(LayerRun<Device>& run, const ShardInput<Device>
                                  const Activations<Device>& act,
                                  ContextExchange<Device>& exchange) const {
     const auto layer = act.transient();
+    const auto x = act.residual();
     embedding_forward(run.stream,
-                      {.tokens = input.tokens, .table = store_.ends().embedding, .x = layer.x});
+                      {.tokens = input.tokens, .table = store_.ends().embedding, .x = x});
     for (Index l = 0; l + 1 < config_.layers; ++l) {
-        forward_layer(run, layer, exchange, l, layer.x);
+        forward_layer(run, layer, exchange, l, x);
     }
     const Index last = config_.layers - 1;
     progress_point().layer = last;
     attention_[static_cast<std::size_t>(last)].forward_keys_values(run, store_.acquire(last), layer,
-                                                                   exchange);
+                                                                   exchange, x);
     progress_point().layer = -1;
 }
 
@@ -69,12 +71,14 @@ template <class Device>
 void Llama<Device>::forward(LayerRun<Device>& run, const ShardInput<Device>& input,
                             const Activations<Device>& act,
                             ContextExchange<Device>& exchange) const {
-    embedding_forward(
-        run.stream,
-        {.tokens = input.tokens, .table = store_.ends().embedding, .x = act.layer(0).x});
+    const auto x = act.residual();
+    embedding_forward(run.stream,
+                      {.tokens = input.tokens, .table = store_.ends().embedding, .x = x});
     for (Index l = 0; l < config_.layers; ++l) {
-        forward_layer(run, act.layer(l), exchange, l,
-                      l + 1 < config_.layers ? act.layer(l + 1).x : act.last());
+        if (act.policy() == ActivationPolicy::recompute_layer) {
+            copy(run.stream, {.x = x, .out = act.layer(l).x});
+        }
+        forward_layer(run, act.layer(l), exchange, l, x);
     }
     progress_point().layer = -1;
 }
@@ -84,10 +88,11 @@ void Llama<Device>::forward_only(LayerRun<Device>& run, const ShardInput<Device>
                                  const Activations<Device>& act,
                                  ContextExchange<Device>& exchange) const {
     const auto layer = act.transient();
+    const auto x = act.residual();
     embedding_forward(run.stream,
-                      {.tokens = input.tokens, .table = store_.ends().embedding, .x = layer.x});
+                      {.tokens = input.tokens, .table = store_.ends().embedding, .x = x});
     for (Index l = 0; l < config_.layers; ++l) {
-        forward_layer(run, layer, exchange, l, layer.x);
+        forward_layer(run, layer, exchange, l, x);
     }
     progress_point().layer = -1;
 }
@@ -115,9 +120,12 @@ View<Device, float, 2> Llama<Device>::logits(LayerRun<Device>& run,
     const Range rows{0, last.rows()};
     const auto h = run.scratch.normed.rows(rows);
     const auto out = run.scratch.logits.rows(rows);
+    const auto& normed = run.scratch.final_normed;
+    const auto kept = normed.rows() > 0 ? normed.rows(rows) : normed;
     rms_norm_forward(run.stream, {.x = last,
                                   .weight = store_.ends().norm,
                                   .y = h,
+                                  .normalised = kept,
                                   .rstd = run.scratch.final_rstd.slice(rows),
                                   .epsilon = run.rms_epsilon});
     matmul(run.stream, {.a = h, .b = transposed(store_.ends().head), .out = out});
@@ -139,13 +147,13 @@ void Llama<Device>::loss_tile(LayerRun<Device>& run, const LossInput<Device>& in
                                .d_logits = d_logits});
     loss_sum(run.stream, {.loss = losses, .sum = run.scratch.loss_sum});
     if (input.wants_gradient) {
-        loss_backward(run, input, rows, d_logits);
+        loss_backward(run, rows, d_logits);
     }
 }
 
 // d_h = d_logits W   d_W += d_logits' h
 template <class Device>
-void Llama<Device>::loss_backward(LayerRun<Device>& run, const LossInput<Device>& input, Range rows,
+void Llama<Device>::loss_backward(LayerRun<Device>& run, Range rows,
                                   View<Device, const Element<Device>, 2> d_logits) const {
     auto& scratch = run.scratch;
     const auto& ends = store_.ends();
@@ -167,7 +175,7 @@ void Llama<Device>::loss_backward(LayerRun<Device>& run, const LossInput<Device>
     }
     norm_backward<Device>(run.stream,
                           {.d_y = d_h,
-                           .x = input.last.rows(rows),
+                           .normalised = scratch.final_normed.rows(first),
                            .weight = ends.norm,
                            .rstd = scratch.final_rstd.slice(first),
                            .d_x = scratch.d_x.rows(rows),
@@ -185,7 +193,10 @@ void Llama<Device>::backward(LayerRun<Device>& run, const ShardInput<Device>& in
         const auto& layer = act.layer(l);
         const auto index = static_cast<std::size_t>(l);
         if (act.policy() == ActivationPolicy::recompute_layer) {
-            attention_[index].recompute(run, weights, layer, exchange);
+            const auto x = act.residual();
+            copy(run.stream, {.x = layer.x, .out = x});
+            attention_[index].recompute(run, weights, layer, exchange, x);
+            mlp_[index].recompute_norm(run, weights, layer, x);
         }
         mlp_[index].backward(run, weights, layer);
         attention_[index].backward(run, weights, layer, exchange);

@@ -39,10 +39,10 @@ public:
     // First pass: K/V of every layer are kept where later chunks need them, nothing else.
     void forward_keep(LayerRun<Device>& run, const ShardInput<Device>& input,
                       const Activations<Device>& act, ContextExchange<Device>& exchange) const;
-    // All layers; activations stay as the policy says; the result is act.last().
+    // All layers; activations stay as the policy says; the result is act.residual().
     void forward(LayerRun<Device>& run, const ShardInput<Device>& input,
                  const Activations<Device>& act, ContextExchange<Device>& exchange) const;
-    // All layers with nothing kept (evaluation); the result is act.last().
+    // All layers with nothing kept (evaluation); the result is act.residual().
     void forward_only(LayerRun<Device>& run, const ShardInput<Device>& input,
                       const Activations<Device>& act, ContextExchange<Device>& exchange) const;
 
@@ -62,11 +62,11 @@ public:
 
 private:
     void loss_tile(LayerRun<Device>& run, const LossInput<Device>& input, Range rows) const;
-    void loss_backward(LayerRun<Device>& run, const LossInput<Device>& input, Range rows,
+    void loss_backward(LayerRun<Device>& run, Range rows,
                        View<Device, const Element<Device>, 2> d_logits) const;
     void forward_layer(LayerRun<Device>& run, const LayerActivations<Device>& act,
                        ContextExchange<Device>& exchange, Index layer,
-                       View<Device, float, 2> out) const;
+                       View<Device, float, 2> x) const;
 
     LlamaConfig config_;
     const WeightStore<Device>& store_;

@@ -29,21 +29,25 @@ typename MlpLayer<Device>::Tile MlpLayer<Device>::tile(LayerRun<Device>& run,
             run.scratch.product.rows(first)};
 }
 
-// h = rms_norm(x_mid)
+// h = rms_norm(x)
 template <class Device>
 void MlpLayer<Device>::normalise(LayerRun<Device>& run, const LayerWeights<Device>& weights,
-                                 const LayerActivations<Device>& act, const Tile& tile) const {
-    rms_norm_forward(run.stream, {.x = act.x_mid.rows(tile.rows),
-                                  .weight = weights.post_attention_norm,
-                                  .y = tile.normed,
-                                  .rstd = act.rstd_mlp.slice(tile.rows),
-                                  .epsilon = run.rms_epsilon});
+                                 const LayerActivations<Device>& act,
+                                 View<Device, const float, 2> x, const Tile& tile) const {
+    const bool is_kept = act.normed_mlp.rows() > 0;
+    rms_norm_forward(run.stream,
+                     {.x = x.rows(tile.rows),
+                      .weight = weights.post_attention_norm,
+                      .y = tile.normed,
+                      .normalised = is_kept ? act.normed_mlp.rows(tile.rows) : act.normed_mlp,
+                      .rstd = act.rstd_mlp.slice(tile.rows),
+                      .epsilon = run.rms_epsilon});
 }
 
 // g = gate_proj h      u = up_proj h
 template <class Device>
 void MlpLayer<Device>::expand(LayerRun<Device>& run, const LayerWeights<Device>& weights,
-                              const LayerActivations<Device>&, const Tile& tile) const {
+                              const Tile& tile) const {
     const auto dropout = run.dropout.at_row(tile.rows.begin);
     gate_.forward(run.stream, {.x = tile.normed, .weight = weights.gate, .y = tile.gate}, dropout,
                   run.scratch.linear);
@@ -51,32 +55,42 @@ void MlpLayer<Device>::expand(LayerRun<Device>& run, const LayerWeights<Device>&
                 run.scratch.linear);
 }
 
-// x_out = x_mid + down_proj (silu(g) u)
+// x += down_proj (silu(g) u)
 template <class Device>
 void MlpLayer<Device>::forward(LayerRun<Device>& run, const LayerWeights<Device>& weights,
                                const LayerActivations<Device>& act,
-                               View<Device, float, 2> x_out) const {
+                               View<Device, float, 2> x) const {
     const Index tile_rows = run.scratch.gate.rows();
-    for (Index begin = 0; begin < act.x_mid.rows(); begin += tile_rows) {
-        const Tile part = tile(run, act, {begin, std::min(act.x_mid.rows(), begin + tile_rows)});
-        normalise(run, weights, act, part);
-        expand(run, weights, act, part);
+    for (Index begin = 0; begin < x.rows(); begin += tile_rows) {
+        const Tile part = tile(run, act, {begin, std::min(x.rows(), begin + tile_rows)});
+        normalise(run, weights, act, x, part);
+        expand(run, weights, part);
         swiglu_forward(run.stream, {.gate = part.gate, .up = part.up, .out = part.product});
-        const auto out = x_out.rows(part.rows);
-        if (x_out.data() != act.x_mid.data()) {
-            copy(run.stream, {.x = act.x_mid.rows(part.rows), .out = out});
-        }
-        down_.add(run.stream, {.x = part.product, .weight = weights.down, .residual = out},
+        down_.add(run.stream,
+                  {.x = part.product, .weight = weights.down, .residual = x.rows(part.rows)},
                   run.dropout.at_row(part.rows.begin), run.scratch.linear);
     }
+}
+
+template <class Device>
+void MlpLayer<Device>::recompute_norm(LayerRun<Device>& run, const LayerWeights<Device>& weights,
+                                      const LayerActivations<Device>& act,
+                                      View<Device, const float, 2> x) const {
+    rms_norm_forward(run.stream, {.x = x,
+                                  .weight = weights.post_attention_norm,
+                                  .y = run.scratch.normed,
+                                  .normalised = act.normed_mlp,
+                                  .rstd = act.rstd_mlp,
+                                  .epsilon = run.rms_epsilon});
 }
 
 template <class Device>
 void MlpLayer<Device>::backward(LayerRun<Device>& run, const LayerWeights<Device>& weights,
                                 const LayerActivations<Device>& act) const {
     const Index tile_rows = run.scratch.gate.rows();
-    for (Index begin = 0; begin < act.x_mid.rows();) {
-        const Range rows = run.pieces.tile(begin, act.x_mid.rows(), tile_rows);
+    const Index tokens = act.normed_mlp.rows();
+    for (Index begin = 0; begin < tokens;) {
+        const Range rows = run.pieces.tile(begin, tokens, tile_rows);
         backward_tile(run, weights, act, tile(run, act, rows));
         begin = rows.end;
     }
@@ -92,9 +106,12 @@ void MlpLayer<Device>::backward_tile(LayerRun<Device>& run, const LayerWeights<D
     const auto d_x = scratch.d_x.rows(tile.rows);
     const auto d_product = scratch.d_product.rows(first);
     const auto d_normed = scratch.d_normed.rows(first);
-    normalise(run, weights, act, tile);
+    const View<Device, const Element<Device>, 2> normalised = act.normed_mlp.rows(tile.rows);
+    rms_norm_again(
+        run.stream,
+        {.normalised = normalised, .weight = weights.post_attention_norm, .y = tile.normed});
     if (act.gate.rows() == 0) {
-        expand(run, weights, act, tile);
+        expand(run, weights, tile);
     }
     if (down_.needs_input()) {
         swiglu_forward(run.stream, {.gate = tile.gate, .up = tile.up, .out = tile.product});
@@ -129,7 +146,7 @@ void MlpLayer<Device>::backward_tile(LayerRun<Device>& run, const LayerWeights<D
                  dropout, scratch.linear);
     norm_backward<Device>(run.stream,
                           {.d_y = d_normed,
-                           .x = act.x_mid.rows(tile.rows),
+                           .normalised = normalised,
                            .weight = weights.post_attention_norm,
                            .rstd = act.rstd_mlp.slice(tile.rows),
                            .d_x = d_x,

@@ -5,6 +5,7 @@
 #include "core/host_copy.hpp"
 #include "core/random.hpp"
 #include "io/digest.hpp"
+#include "kernels/random_normal.hpp"
 
 namespace longlora {
 namespace {
@@ -37,8 +38,14 @@ void initialise_trainables(const Stream<Device>& stream, Parameters<Device>& par
                            std::uint64_t seed) {
     for (const Parameter& parameter : parameters.table()) {
         const TensorShape& tensor = parameter.shape;
-        HostCopy<Device, float> weight(
-            parameters.weights().slice({parameter.offset, parameter.offset + tensor.size()}));
+        const auto to =
+            parameters.weights().slice({parameter.offset, parameter.offset + tensor.size()});
+        const auto matrix = is_lora(tensor) ? std::nullopt : base.random_matrix(tensor);
+        if (matrix) {
+            random_normal(stream, RandomNormal<Device>{matrix->key, matrix->deviation, to});
+            continue;
+        }
+        HostCopy<Device, float> weight(to);
         const std::span<float> out = weight.values();
         if (!is_lora(tensor)) {
             base.read(tensor, out);

@@ -89,9 +89,9 @@ MemoryPlan plan_memory(const Workload& work, Index sequence_rank, int world) {
         allocate(arena);
         plan.parts.emplace_back(name, static_cast<double>(arena.used()));
     };
-    const LayerShape shape = layer_shape(config, tune, layout.shard_length(), true);
+    const LayerShape shape = layer_shape<Device>(config, tune, layout.shard_length(), true);
     measured("activations", [&](Arena<Device>& arena) {
-        const Activations<Device> sized(arena, shape, work.policy);
+        const Activations<Device> sized(arena, shape, work.kept);
     });
     measured("working memory",
              [&](Arena<Device>& arena) { const Scratch<Device> sized(arena, shape); });
@@ -99,6 +99,7 @@ MemoryPlan plan_memory(const Workload& work, Index sequence_rank, int world) {
         const Heads heads{config.heads, config.kv_heads};
         const ContextExchange<Device> sized(
             arena, {layout, heads, config.head_dim, config.layers, true}, sequence_rank);
+        plan.host = static_cast<double>(sized.host_bytes());
     });
     return plan;
 }

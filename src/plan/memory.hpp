@@ -14,6 +14,7 @@ namespace longlora {
 // allocates them runs on a measuring arena.
 struct MemoryPlan {
     std::vector<std::pair<std::string, double>> parts;
+    double host = 0;  // of the host's memory, pinned, where the rest lies on a GPU
 
     double total() const;
 };
@@ -23,7 +24,7 @@ struct Workload {
     const LlamaConfig& config;
     const Tune& tune;
     Layout layout;
-    ActivationPolicy policy;
+    KeptActivations kept;
 };
 
 // On one rank's device. sequence_rank: kept K/V differ between ranks by a border at most.

@@ -32,18 +32,24 @@ Index choose_sequence_ranks(const PlanRequest& request, Index world) {
     return 1;
 }
 
+// Extra forwards: recomputing the MLP of a layer costs about half of the layer's, a whole layer one.
+double extra_work(ActivationPolicy policy) {
+    constexpr std::array<double, 3> work = {0.0, 0.5, 1.0};
+    return work[static_cast<std::size_t>(policy)];
+}
+double extra_work(Index chunks) {
+    return static_cast<double>(chunks - 1) / static_cast<double>(chunks);
+}
+
 struct Candidate {
     Index chunks;
     ActivationPolicy policy;
-    double work;  // extra forwards
+    double least_work;  // extra forwards, if everything that may be kept fits
 };
 
-// Recomputing the MLP costs about half a forward, a whole layer one; C chunks cost (C-1)/C.
 std::vector<Candidate> candidates(const PlanRequest& request, Index ranks) {
-    constexpr std::array<std::pair<ActivationPolicy, double>, 3> policies = {
-        {{ActivationPolicy::keep, 0.0},
-         {ActivationPolicy::recompute_mlp, 0.5},
-         {ActivationPolicy::recompute_layer, 1.0}}};
+    constexpr std::array<ActivationPolicy, 3> policies = {
+        ActivationPolicy::keep, ActivationPolicy::recompute_mlp, ActivationPolicy::recompute_layer};
     const bool can_stream =
         request.boundary == Boundary::truncate || request.pattern == Pattern::full;
     std::vector<Candidate> list;
@@ -57,15 +63,18 @@ std::vector<Candidate> candidates(const PlanRequest& request, Index ranks) {
         if (!divides(layout) || !is_sensible) {
             continue;
         }
-        for (const auto& [policy, work] : policies) {
+        for (const ActivationPolicy policy : policies) {
             if (!request.policy || *request.policy == policy) {
-                const auto c = static_cast<double>(chunks);
-                list.push_back({chunks, policy, work + (c - 1) / c});
+                const bool may_keep_all =
+                    policy == ActivationPolicy::recompute_mlp && request.keeps_what_fits;
+                list.push_back(
+                    {chunks, policy, extra_work(chunks) + (may_keep_all ? 0 : extra_work(policy))});
             }
         }
     }
-    std::stable_sort(list.begin(), list.end(),
-                     [](const Candidate& a, const Candidate& b) { return a.work < b.work; });
+    std::stable_sort(list.begin(), list.end(), [](const Candidate& a, const Candidate& b) {
+        return a.least_work < b.least_work;
+    });
     return list;
 }
 
@@ -84,6 +93,58 @@ int ranks_on_this_node(const Communicator<Cpu>& world) {
     return static_cast<int>(std::count(hosts.begin(), hosts.end(), host_name()));
 }
 
+// What the candidates are measured with: on this rank's device, decided together.
+class Fitting {
+public:
+    Fitting(const PlanRequest& request, Index ranks, const Communicator<Cpu>& world)
+        : request_(request),
+          world_(world),
+          ranks_(ranks),
+          neighbours_(ranks_on_this_node(world)),
+          available_(world.min(
+              on_device(request.device,
+                        [&](auto kind) { return available_memory<decltype(kind)>(neighbours_); }))),
+          host_(world.min(available_memory<Cpu>(neighbours_))) {}
+
+    double available() const { return available_; }
+    double needed(const MemoryPlan& memory) const { return world_.max(memory.total()); }
+    bool fits(const MemoryPlan& memory) const {
+        return needed(memory) <= available_ && world_.max(memory.host) <= host_;
+    }
+
+    RunPlan plan(Index chunks, const KeptActivations& kept) const {
+        const Layout layout = layout_of(request_, ranks_, chunks);
+        auto memory = on_device(request_.device, [&](auto kind) {
+            return plan_memory<decltype(kind)>({request_.config, request_.tune, layout, kept},
+                                               world_.rank() % ranks_, world_.size());
+        });
+        return {layout, kept, std::move(memory), available_};
+    }
+
+    // The same with gate and up of as many layers as fit.
+    RunPlan fill(const RunPlan& lean) const {
+        const Index layers = request_.config.layers;
+        const double least = needed(lean.memory);
+        const double one = needed(plan(lean.layout.chunks, {lean.kept.policy, 1}).memory) - least;
+        const auto fit = static_cast<Index>((available_ - least) / std::max(one, 1.0));
+        return plan(lean.layout.chunks, {lean.kept.policy, std::clamp<Index>(fit, 0, layers)});
+    }
+
+    double work(const RunPlan& plan) const {
+        const double saved =
+            static_cast<double>(plan.kept.mlps) / static_cast<double>(request_.config.layers);
+        return extra_work(plan.layout.chunks) + extra_work(plan.kept.policy) * (1 - saved);
+    }
+
+private:
+    const PlanRequest& request_;
+    const Communicator<Cpu>& world_;
+    Index ranks_;
+    int neighbours_;
+    double available_;
+    double host_;
+};
+
 }  // namespace
 
 RunPlan plan_run(const PlanRequest& wish, const Communicator<Cpu>& world) {
@@ -92,28 +153,40 @@ RunPlan plan_run(const PlanRequest& wish, const Communicator<Cpu>& world) {
                                                    : choose_sequence_ranks(request, world.size());
     const Layout first = layout_of(request, ranks, std::max<Index>(request.chunks, 1));
     check_layout(first);
-    const int neighbours = ranks_on_this_node(world);
-    const double available = world.min(on_device(
-        request.device, [&](auto kind) { return available_memory<decltype(kind)>(neighbours); }));
-    const Index sequence_rank = world.rank() % ranks;
+    const Fitting fitting(request, ranks, world);
+    std::optional<RunPlan> best;
     double least = 0;
     for (const Candidate& candidate : candidates(request, ranks)) {
-        const Layout layout = layout_of(request, ranks, candidate.chunks);
-        auto memory = on_device(request.device, [&](auto kind) {
-            return plan_memory<decltype(kind)>(
-                {request.config, request.tune, layout, candidate.policy}, sequence_rank,
-                world.size());
-        });
-        const double needed = world.max(memory.total());
-        if (needed <= available) {
-            return {layout, candidate.policy, std::move(memory), available};
+        if (best && fitting.work(*best) <= candidate.least_work) {
+            break;
         }
+        RunPlan plan = fitting.plan(candidate.chunks, candidate.policy);
+        const double needed = fitting.needed(plan.memory);
         least = least == 0 ? needed : std::min(least, needed);
+        if (!fitting.fits(plan.memory)) {
+            continue;
+        }
+        if (candidate.policy == ActivationPolicy::recompute_mlp && request.keeps_what_fits) {
+            plan = fitting.fill(plan);
+        }
+        if (!best || fitting.work(plan) < fitting.work(*best)) {
+            best = std::move(plan);
+        }
+    }
+    if (best) {
+        return std::move(*best);
     }
     throw Error::of_all_ranks("not enough memory: a rank needs at least " + format_bytes(least) +
-                                  " and may take " + format_bytes(available) +
+                                  " and may take " + format_bytes(fitting.available()) +
                                   "; use more nodes, fewer ranks a node, or more sequence.chunks",
                               ExitCode::bad_input);
+}
+
+std::string kept_text(const KeptActivations& kept, Index layers) {
+    const bool is_mixed = kept.policy == ActivationPolicy::recompute_mlp && kept.mlps > 0;
+    return policy_name(kept.policy) + (is_mixed ? ", in " + std::to_string(layers - kept.mlps) +
+                                                      " of " + std::to_string(layers) + " layers"
+                                                : "");
 }
 
 std::string policy_name(ActivationPolicy policy) {

@@ -21,22 +21,25 @@ struct PlanRequest {
     bool prefers_chunks =
         false;  // chunks is what an earlier start picked: dropped where it no longer divides
     std::optional<ActivationPolicy> policy = std::nullopt;
+    bool keeps_what_fits = true;  // with recompute_mlp: gate and up of as many layers as fit
     DeviceKind device = DeviceKind::cpu;
 };
 
 // The layout and policy of a run, the same on all ranks, decided before the first step.
 struct RunPlan {
     Layout layout;
-    ActivationPolicy policy;
+    KeptActivations kept;
     MemoryPlan memory;  // of this rank
     double available;   // of the rank that has least
 };
 
-// Picks the sequence ranks (the most that keep shards aligned), and the cheapest chunks and policy
+// Picks the sequence ranks (the most that keep shards aligned), and the cheapest chunks and policies
 // that fit the memory of the rank that has least. Throws Error (bad input, the same on all ranks)
 // when the layout is impossible or nothing fits.
 RunPlan plan_run(const PlanRequest& request, const Communicator<Cpu>& world);
 
 std::string policy_name(ActivationPolicy policy);
+// "recompute_mlp, in 27 of 32 layers"
+std::string kept_text(const KeptActivations& kept, Index layers);
 
 }  // namespace longlora

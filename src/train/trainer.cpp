@@ -24,7 +24,7 @@ constexpr double patience_seconds = 10;
 
 template <class Device>
 typename TwoPass<Device>::Shape two_pass_shape(const TrainerSetup<Device>& setup) {
-    return {setup.config, setup.tune, setup.plan.layout, setup.plan.policy,
+    return {setup.config, setup.tune, setup.plan.layout, setup.plan.kept,
             setup.options.train.deterministic == choice::Deterministic::layout};
 }
 

@@ -8,7 +8,7 @@ namespace {
 
 template <class Device>
 LayerShape shard_shape(const typename TwoPass<Device>::Shape& shape) {
-    return layer_shape(shape.config, shape.tune, shape.layout.shard_length(), true);
+    return layer_shape<Device>(shape.config, shape.tune, shape.layout.shard_length(), true);
 }
 
 }  // namespace
@@ -23,7 +23,7 @@ TwoPass<Device>::TwoPass(Arena<Device>& arena, const Shape& shape, Index rank)
                  shape.config.layers,
                  true},
                 rank),
-      activations_(arena, shard_shape<Device>(shape), shape.policy),
+      activations_(arena, shard_shape<Device>(shape), shape.kept),
       scratch_(arena, shard_shape<Device>(shape)),
       tokens_(arena.template vector<std::int32_t>(shape.layout.shard_length())),
       labels_(arena.template vector<std::int32_t>(shape.layout.shard_length())) {}
@@ -77,7 +77,7 @@ std::optional<double> TwoPass<Device>::run(const Llama<Device>& model, const Str
         PhaseScope forward(*timer_, Phase::forward);
         auto layers = begin(model, stream, row, chunk, Pass::compute);
         model.forward(layers, input, activations_, exchange_);
-        loss += model.loss(layers, {activations_.last(), labels_, row.scale, true});
+        loss += model.loss(layers, {activations_.residual(), labels_, row.scale, true});
         const PhaseScope backward(*timer_, Phase::backward);
         model.backward(layers, input, activations_, exchange_);
     }

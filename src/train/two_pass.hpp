@@ -25,7 +25,7 @@ public:
         LlamaConfig config;
         Tune tune;
         Layout layout;
-        ActivationPolicy policy;
+        KeptActivations kept;
         // Gradients are summed by half-groups, so that their bits are those of every aligned layout;
         // else by pieces as long as the products like them.
         bool has_bits_of_any_layout = true;

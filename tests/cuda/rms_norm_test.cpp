@@ -16,9 +16,10 @@ std::vector<Shape> shapes_of_norms() {
     return all;
 }
 
+template <class S>
 struct Backward {
     explicit Backward(const Shape& shape)
-        : x(random_matrix<float>(13, shape)),
+        : normalised(random_matrix<S>(13, shape)),
           d_y(random_matrix<float>(14, shape)),
           weight(reference::random_vector(15, shape.columns)),
           d_x(random_matrix<float>(16, shape)),
@@ -28,7 +29,7 @@ struct Backward {
         }
     }
 
-    Matrix x;
+    Matrix normalised;
     Matrix d_y;
     std::vector<float> weight;
     std::vector<float> rstd;
@@ -44,22 +45,34 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(forward_agrees_with_the_cpu, Device, Devices) {
         const Matrix x = random_matrix<float>(11, shape);
         const std::vector<float> weight = reference::random_vector(12, shape.columns);
         Matrix y(shape.rows, shape.columns);
+        Matrix normalised(shape.rows, shape.columns);
         std::vector<float> rstd(static_cast<std::size_t>(shape.rows));
         rms_norm_forward(Stream<Cpu>(), {.x = x.view(),
                                          .weight = reference::view(weight),
                                          .y = y.view(),
+                                         .normalised = normalised.view(),
                                          .rstd = reference::view(rstd),
                                          .epsilon = epsilon});
         const DeviceMatrix<Device, float> from(stream, x, shape.place);
         const DeviceMatrix<Device, float> weights(stream, weight);
         DeviceMatrix<Device, Element<Device>> out(stream, shape);
+        DeviceMatrix<Device, Element<Device>> n(stream, shape);
         DeviceMatrix<Device, float> kept(stream, 1, shape.rows);
         rms_norm_forward(stream, RmsNormForward<Device>{.x = from.view(),
                                                         .weight = weights.row(),
                                                         .y = out.view(),
+                                                        .normalised = n.view(),
                                                         .rstd = kept.row(),
                                                         .epsilon = epsilon});
         require_near("y", out.values(), y.values<float>());
+        require_near("n", n.values(), normalised.values<float>());
+        DeviceMatrix<Device, Element<Device>> again(stream, shape);
+        rms_norm_again(stream,
+                       RmsNormAgain<Device>{
+                           .normalised = n.view(), .weight = weights.row(), .y = again.view()});
+        BOOST_TEST((again.values() == out.values()));
+        BOOST_TEST(again.is_intact());
+        BOOST_TEST(n.is_intact());
         require_near("rstd", kept.values(), rstd, 1e-6);
         BOOST_TEST(out.is_intact());
         BOOST_TEST(kept.is_intact());
@@ -70,8 +83,9 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(backward_agrees_with_the_cpu, Device, Devices) {
     const Stream<Device> stream;
     for (const Shape& shape : shapes_of_norms()) {
         for (const bool is_frozen : {false, true}) {
-            Backward expected(shape);
-            const DeviceMatrix<Device, float> x(stream, expected.x, shape.place);
+            Backward<Element<Device>> expected(shape);
+            const DeviceMatrix<Device, Element<Device>> normalised(stream, expected.normalised,
+                                                                   shape.place);
             const DeviceMatrix<Device, float> d_y(stream, expected.d_y, shape.place);
             const DeviceMatrix<Device, float> weight(stream, expected.weight);
             const DeviceMatrix<Device, float> rstd(stream, expected.rstd);
@@ -80,7 +94,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(backward_agrees_with_the_cpu, Device, Devices) {
             const View<Device, float, 1> none(nullptr, 0);
             rms_norm_backward(
                 stream, RmsNormBackward<Device>{.d_y = d_y.view(),
-                                                .x = x.view(),
+                                                .normalised = normalised.view(),
                                                 .weight = weight.row(),
                                                 .rstd = rstd.row(),
                                                 .d_x = d_x.view(),
@@ -90,12 +104,12 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(backward_agrees_with_the_cpu, Device, Devices) {
                 Stream<Cpu>(),
                 RmsNormBackward<Cpu>{
                     .d_y = expected.d_y.view(),
-                    .x = expected.x.view(),
+                    .normalised = expected.normalised.view(),
                     .weight = reference::view(std::as_const(expected.weight)),
                     .rstd = reference::view(std::as_const(expected.rstd)),
                     .d_x = expected.d_x.view(),
                     .d_weight = is_frozen ? no_weight : reference::view(expected.d_weight)});
-            require_near("d_x", d_x.values(), expected.d_x.values<float>());
+            require_near("d_x", d_x.values(), expected.d_x.template values<float>());
             require_near("d_weight", d_weight.values(), expected.d_weight);
             BOOST_TEST(d_x.is_intact());
             BOOST_TEST(d_weight.is_intact());
@@ -113,16 +127,18 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(bits_do_not_depend_on_where_a_row_lies, Device, De
             const DeviceMatrix<Device, float> x(stream, Matrix::random(19, 3, columns), place);
             const DeviceMatrix<Device, float> weight(stream, reference::random_vector(20, columns));
             DeviceMatrix<Device, Element<Device>> y(stream, 3, columns, place);
+            DeviceMatrix<Device, Element<Device>> n(stream, 3, columns, place);
             DeviceMatrix<Device, float> rstd(stream, 1, 3);
             rms_norm_forward(stream, RmsNormForward<Device>{.x = x.view(),
                                                             .weight = weight.row(),
                                                             .y = y.view(),
+                                                            .normalised = n.view(),
                                                             .rstd = rstd.row(),
                                                             .epsilon = epsilon});
             results.push_back(y.values());
             DeviceMatrix<Device, float> d_x(stream, Matrix::random(21, 3, columns), place);
             rms_norm_backward(stream, RmsNormBackward<Device>{.d_y = x.view(),
-                                                              .x = x.view(),
+                                                              .normalised = n.view(),
                                                               .weight = weight.row(),
                                                               .rstd = rstd.row(),
                                                               .d_x = d_x.view(),

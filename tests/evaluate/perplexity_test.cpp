@@ -38,7 +38,7 @@ double label_loss(const TinyModel& model, const TokenStream& data, Index begin, 
     const auto world = Communicator<Cpu>::world();
     const auto alone = world.split(world.rank(), 0);
     const Layout layout{count, 0, 1, 1, Pattern::full, Boundary::truncate};
-    const LayerShape shape = layer_shape(model.config, model.tune, count, false);
+    const LayerShape shape = layer_shape<Cpu>(model.config, model.tune, count, false);
     Arena<Cpu> arena("test", 1U << 22U);
     ContextExchange<Cpu> exchange(
         arena, {layout, {4, 2}, model.config.head_dim, model.config.layers, false}, 0);
@@ -58,7 +58,7 @@ double label_loss(const TinyModel& model, const TokenStream& data, Index begin, 
     LayerRun<Cpu> run{stream, scratch, {}, static_cast<float>(model.config.rms_epsilon)};
     model.llama.forward_only(run, {token_view, label_view}, activations, exchange);
     const Range last{count - 1, count};
-    return model.llama.loss(run, {activations.last().rows(last), label_view.slice(last), 1, false});
+    return model.llama.loss(run, {activations.residual().rows(last), label_view.slice(last), 1, false});
 }
 
 }  // namespace

@@ -23,16 +23,34 @@ BOOST_AUTO_TEST_CASE(forward_agrees_with_the_formula) {
         const Matrix x = Matrix::random(1, shape.rows, shape.width, shape.gap);
         const std::vector<float> weight = random_vector(2, shape.width);
         Matrix y(shape.rows, shape.width, 2 * shape.gap);
+        Matrix normalised(shape.rows, shape.width, shape.gap);
         std::vector<float> rstd(static_cast<std::size_t>(shape.rows));
         rms_norm_forward(Stream<Cpu>(), {.x = x.view(),
                                          .weight = view(weight),
                                          .y = y.view(),
+                                         .normalised = normalised.view(),
                                          .rstd = view(rstd),
                                          .epsilon = epsilon});
         const auto expected = rms_norm<double>(x.values(), convert<double>(weight), epsilon);
         const auto plain = rms_norm<float>(x.values<float>(), weight, epsilon);
         require_close("y", y.values(), expected, earned_tolerance(plain, expected));
         BOOST_TEST(y.gaps_are_intact());
+
+        BOOST_TEST(normalised.gaps_are_intact());
+        Matrix again(shape.rows, shape.width, shape.gap);
+        rms_norm_again(
+            Stream<Cpu>(),
+            {.normalised = normalised.view(), .weight = view(weight), .y = again.view()});
+        BOOST_TEST(again.values() == y.values());
+        BOOST_TEST(again.gaps_are_intact());
+        Matrix nothing_kept(shape.rows, shape.width);
+        rms_norm_forward(Stream<Cpu>(), {.x = x.view(),
+                                         .weight = view(weight),
+                                         .y = nothing_kept.view(),
+                                         .normalised = {nullptr, 0, 0},
+                                         .rstd = view(rstd),
+                                         .epsilon = epsilon});
+        BOOST_TEST(nothing_kept.values() == y.values());
 
         // y = w x r, so r = y / (w x) where that is not 0.
         const double r = expected[0] / (static_cast<double>(weight[0]) * x.values()[0]);
@@ -47,11 +65,13 @@ BOOST_AUTO_TEST_CASE(backward_is_the_derivative) {
         const Matrix d_y = Matrix::random(4, shape.rows, shape.width, shape.gap);
         const std::vector<float> weight = random_vector(5, shape.width);
         Matrix y(shape.rows, shape.width);
+        Matrix normalised(shape.rows, shape.width, 2 * shape.gap);
         std::vector<float> rstd(static_cast<std::size_t>(shape.rows));
         const Stream<Cpu> stream;
         rms_norm_forward(stream, {.x = x.view(),
                                   .weight = view(weight),
                                   .y = y.view(),
+                                  .normalised = normalised.view(),
                                   .rstd = view(rstd),
                                   .epsilon = epsilon});
         Matrix d_x = Matrix::random(6, shape.rows, shape.width, shape.gap);
@@ -59,7 +79,7 @@ BOOST_AUTO_TEST_CASE(backward_is_the_derivative) {
         std::vector<double> expected_x = d_x.values();
         std::vector<double> expected_weight = convert<double>(d_weight);
         rms_norm_backward(stream, {.d_y = d_y.view(),
-                                   .x = x.view(),
+                                   .normalised = normalised.view(),
                                    .weight = view(weight),
                                    .rstd = view(rstd),
                                    .d_x = d_x.view(),
@@ -103,13 +123,13 @@ BOOST_AUTO_TEST_CASE(a_frozen_norm_and_threads_change_no_bit) {
     std::vector<float> d_weight_one(48);
     std::vector<float> d_weight_three(48);
     rms_norm_backward(Stream<Cpu>(1), {.d_y = d_y.view(),
-                                       .x = x.view(),
+                                       .normalised = x.view(),
                                        .weight = view(weight),
                                        .rstd = view(rstd),
                                        .d_x = d_x_one.view(),
                                        .d_weight = view(d_weight_one)});
     rms_norm_backward(Stream<Cpu>(3), {.d_y = d_y.view(),
-                                       .x = x.view(),
+                                       .normalised = x.view(),
                                        .weight = view(weight),
                                        .rstd = view(rstd),
                                        .d_x = d_x_three.view(),
@@ -119,7 +139,7 @@ BOOST_AUTO_TEST_CASE(a_frozen_norm_and_threads_change_no_bit) {
 
     Matrix d_x_frozen(200, 48);
     rms_norm_backward(Stream<Cpu>(), {.d_y = d_y.view(),
-                                      .x = x.view(),
+                                      .normalised = x.view(),
                                       .weight = view(weight),
                                       .rstd = view(rstd),
                                       .d_x = d_x_frozen.view(),

@@ -115,13 +115,18 @@ BOOST_AUTO_TEST_CASE(kept_keys_and_values_never_share_memory) {
         const auto& blocks = kept.context.blocks();
         Index shared = 0;
         for (std::size_t i = 0; i < blocks.size(); ++i) {
-            const auto mine = kept.context.keys_values(0, blocks[i]);
+            const auto mine = kept.context.keys_values().stored(0, kept.context.place(blocks[i]));
             BOOST_TEST(mine.flat().size() == blocks[i].elements(head_dim));
             BOOST_TEST(mine.v.data() == mine.k.data() + mine.k.rows() * mine.k.columns());
             for (std::size_t j = 0; j < blocks.size(); ++j) {
                 shared +=
-                    j != i && overlap(mine.flat(), kept.context.keys_values(0, blocks[j]).flat());
-                shared += overlap(mine.flat(), kept.context.keys_values(1, blocks[j]).flat());
+                    j != i &&
+                    overlap(
+                        mine.flat(),
+                        kept.context.keys_values().stored(0, kept.context.place(blocks[j])).flat());
+                shared += overlap(
+                    mine.flat(),
+                    kept.context.keys_values().stored(1, kept.context.place(blocks[j])).flat());
                 shared += overlap(mine.flat(), kept.context.gradients(0, blocks[j]).flat());
             }
         }

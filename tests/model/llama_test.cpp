@@ -339,7 +339,7 @@ BOOST_AUTO_TEST_CASE(a_forward_that_keeps_nothing_finds_the_same_loss) {
         const double expected = train_alone(model, layout).loss;
         Arena<Cpu> arena("test", 1 << 24);
         const LayerShape shape =
-            layer_shape(model.config, model.tune, layout.shard_length(), false);
+            layer_shape<Cpu>(model.config, model.tune, layout.shard_length(), false);
         const Activations<Cpu> activations(arena, shape, ActivationPolicy::keep);
         Scratch<Cpu> scratch(arena, shape);
         ContextExchange<Cpu> exchange(
@@ -359,7 +359,7 @@ BOOST_AUTO_TEST_CASE(a_forward_that_keeps_nothing_finds_the_same_loss) {
         model.llama.set_position(stream, scratch, exchange.tokens().begin);
         model.llama.forward_only(run, input, activations, exchange);
         const double loss =
-            world.sum(model.llama.loss(run, {activations.last(), input.labels, scale(), false})) /
+            world.sum(model.llama.loss(run, {activations.residual(), input.labels, scale(), false})) /
             label_count();
         BOOST_TEST(std::abs(loss - expected) <= 1e-6 * expected);
     }

@@ -26,7 +26,7 @@ BOOST_AUTO_TEST_CASE(auto_takes_all_ranks_that_keep_shards_aligned) {
     const RunPlan plan = plan_run(request(), world);
     BOOST_TEST(plan.layout.ranks == world.size());  // 512 / 4 is a multiple of 64
     BOOST_TEST(plan.layout.chunks == 1);
-    BOOST_TEST((plan.policy == ActivationPolicy::keep));
+    BOOST_TEST((plan.kept.policy == ActivationPolicy::keep));
     PlanRequest coarse = request();
     coarse.group = 512;  // half a group is 256: two aligned shards at most
     BOOST_TEST(plan_run(coarse, world).layout.ranks == std::min(world.size(), 2));
@@ -41,7 +41,7 @@ BOOST_AUTO_TEST_CASE(what_is_set_is_kept) {
     const RunPlan plan = plan_run(fixed, world);
     BOOST_TEST(plan.layout.ranks == 1);
     BOOST_TEST(plan.layout.chunks == 4);
-    BOOST_TEST((plan.policy == ActivationPolicy::recompute_layer));
+    BOOST_TEST((plan.kept.policy == ActivationPolicy::recompute_layer));
 }
 
 // A row that no memory holds is streamed; when nothing helps the message says what is missing.
@@ -67,4 +67,38 @@ BOOST_AUTO_TEST_CASE(an_earlier_pick_that_does_not_divide_is_dropped) {
     BOOST_CHECK_THROW(plan_run(earlier, world), Error);
     earlier.prefers_chunks = true;
     BOOST_TEST(plan_run(earlier, world).layout.chunks == 1);
+}
+
+// Between memory for all layers' gate and up and memory for none of them, as many keep them as fit.
+BOOST_AUTO_TEST_CASE(gate_and_up_are_kept_in_as_many_layers_as_fit) {
+    const auto world = Communicator<Cpu>::world();
+    PlanRequest growing = request();
+    growing.config.layers = 16;
+    growing.chunks = 1;
+    growing.length = Index{1} << 16U;
+    RunPlan plan = plan_run(growing, world);
+    while (plan.kept.policy == ActivationPolicy::keep) {
+        growing.length += growing.length / 2048 * 128;
+        plan = plan_run(growing, world);
+    }
+    BOOST_TEST((plan.kept.policy == ActivationPolicy::recompute_mlp));
+    BOOST_TEST(plan.kept.mlps > 0);
+    BOOST_TEST(plan.kept.mlps < growing.config.layers);
+    const auto bytes = [&](Index mlps) {
+        return world.max(plan_memory<Cpu>({growing.config,
+                                           growing.tune,
+                                           plan.layout,
+                                           {ActivationPolicy::recompute_mlp, mlps}},
+                                          world.rank() % plan.layout.ranks, world.size())
+                             .total());
+    };
+    BOOST_TEST(bytes(plan.kept.mlps) <= plan.available * 1.001);
+    BOOST_TEST(bytes(plan.kept.mlps + 1) > plan.available * 0.999);
+    BOOST_TEST(kept_text(plan.kept, growing.config.layers) ==
+               "recompute_mlp, in " + std::to_string(growing.config.layers - plan.kept.mlps) +
+                   " of 16 layers");
+
+    growing.policy = ActivationPolicy::recompute_mlp;  // asked for: nothing more is kept
+    growing.keeps_what_fits = false;
+    BOOST_TEST(plan_run(growing, world).kept.mlps == 0);
 }

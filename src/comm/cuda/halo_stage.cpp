@@ -130,9 +130,7 @@ Request HaloStage::send(const Communicator<Cpu>& ranks, const CudaStream& comput
     const auto bytes = static_cast<std::size_t>(device_bytes.size());
     Pinned& pinned = state_->take(bytes);
     state_->copies.wait_for(compute);
-    cuda_check(cudaMemcpyAsync(pinned.memory, device_bytes.data(), bytes, cudaMemcpyDeviceToHost,
-                               state_->copies.handle()),
-               "copy a message");
+    copy_async(state_->copies, pinned.memory, device_bytes.data(), bytes);
     cuda_check(cudaEventRecord(pinned.copied, state_->copies.handle()), "mark a moment");
     return Request(std::make_unique<OutgoingMessage>(pinned, ranks, device_bytes.size(), to, tag));
 }

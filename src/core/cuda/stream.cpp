@@ -1,8 +1,7 @@
-#include "core/cuda_stream.hpp"
-
 #include <utility>
 
 #include "core/cuda_check.hpp"
+#include "core/cuda_stream.hpp"
 #include "core/transfer.hpp"
 
 namespace longlora {
@@ -57,6 +56,11 @@ void copy_to_host(const CudaStream& stream, void* to, const void* from, std::siz
     cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream.handle()),
                "copy to the host");
     stream.synchronize();
+}
+
+void copy_async(const CudaStream& stream, void* to, const void* from, std::size_t bytes) {
+    cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream.handle()),
+               "copy between host and device");
 }
 
 void clear_bytes(const CudaStream& stream, void* to, std::size_t bytes) {

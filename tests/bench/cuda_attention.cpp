@@ -1,0 +1,189 @@
+// S2 attention on the device as the model calls it: the items of sequence/, heads packed in one buffer, triangles and
+// rectangles in calls of their own:   cuda_attention [tokens=32768] [group=8192] [heads=32] [kv_heads=32] [head_dim=128]
+//                                                    [seconds=1] [kernels=automatic]
+// kernels: automatic, hopper, hopper_in_turn, tensor_cores or simple (kernels/cuda/attention_choice.hpp).
+// FLOP are those of visible pairs, 4 D a pair and query head forward, 10 D backward.
+#include "device_timing.hpp"
+#include "kernels/attention.hpp"
+#if __has_include("kernels/cuda/attention_choice.hpp")
+#include "kernels/cuda/attention_choice.hpp"
+#define LONGLORA_HAS_ATTENTION_CHOICE 1
+#endif
+#include "kernels/elementwise.hpp"
+#include "sequence/left_context.hpp"
+
+using namespace longlora;
+using namespace longlora::bench;
+
+namespace {
+
+struct Sizes {
+    Index tokens;
+    Heads heads;
+    Index head_dim;
+
+    Index q_width() const { return heads.query * head_dim; }
+    Index kv_width() const { return heads.kv * head_dim; }
+    Index packed_width() const { return q_width() + 2 * kv_width(); }
+};
+
+// q, k and v side by side, as the model's projections write them.
+template <class T>
+struct Packed {
+    View<Cuda, T, 2> q;
+    View<Cuda, T, 2> k;
+    View<Cuda, T, 2> v;
+
+    Packed(View<Cuda, T, 2> all, const Sizes& sizes)
+        : q(all.columns({0, sizes.q_width()})),
+          k(all.columns({sizes.q_width(), sizes.q_width() + sizes.kv_width()})),
+          v(all.columns({sizes.q_width() + sizes.kv_width(), sizes.packed_width()})) {}
+};
+
+class Attention {
+public:
+    Attention(const Stream<Cuda>& stream, const Sizes& sizes, const ShardPlan& plan)
+        : stream_(stream),
+          sizes_(sizes),
+          plan_(plan),
+          qkv_(stream, sizes.tokens, sizes.packed_width()),
+          d_qkv_(stream, sizes.tokens, sizes.packed_width()),
+          behind_(stream, sizes.tokens, 2 * sizes.kv_width()),
+          out_(stream, sizes.tokens, sizes.q_width()),
+          d_out_(stream, sizes.tokens, sizes.q_width()),
+          lse_(stream, sizes.heads.query, sizes.tokens),
+          delta_(stream, sizes.heads.query, sizes.tokens) {}
+
+    void reset() const { attention_reset(stream_, {.out = out_.view, .lse = lse_.view}); }
+
+    void forward() const {
+        attend(plan_.triangles);
+        attend(plan_.rectangles);
+    }
+
+    // What comes before and after the kernels of backward: delta, zeros, the sum of dK and dV.
+    void prepare() const {
+        attention_delta(stream_, {.d_out = d_out_.view, .out = out_.view, .delta = delta_.view});
+        clear(stream_, d_qkv_.view.flat());
+        clear(stream_, behind_.view.flat());
+    }
+    void complete() const {
+        const Packed<float> gradient(d_qkv_.view, sizes_);
+        accumulate(stream_, Accumulate<Cuda, float>{.x = k_behind(), .out = gradient.k});
+        accumulate(stream_, Accumulate<Cuda, float>{.x = v_behind(), .out = gradient.v});
+    }
+
+    void backward() const {
+        const Packed<float> gradient(d_qkv_.view, sizes_);
+        attend_backward(plan_.rectangles, k_behind(), v_behind());
+        attend_backward(plan_.triangles, gradient.k, gradient.v);
+    }
+
+private:
+    View<Cuda, float, 2> k_behind() const { return behind_.view.columns({0, sizes_.kv_width()}); }
+    View<Cuda, float, 2> v_behind() const {
+        return behind_.view.columns({sizes_.kv_width(), 2 * sizes_.kv_width()});
+    }
+
+    void attend(std::span<const AttentionItem> items) const {
+        const Packed<BFloat16> x(qkv_.view, sizes_);
+        attention_forward(stream_,
+                          AttentionForward<Cuda>{.q = x.q,
+                                                 .block = {x.k, x.v, 0},
+                                                 .items = items,
+                                                 .head_dim = sizes_.head_dim,
+                                                 .queries_per_kv = sizes_.heads.queries_per_kv(),
+                                                 .out = out_.view,
+                                                 .lse = lse_.view});
+    }
+
+    void attend_backward(std::span<const AttentionItem> items, View<Cuda, float, 2> d_k,
+                         View<Cuda, float, 2> d_v) const {
+        const Packed<BFloat16> x(qkv_.view, sizes_);
+        const Packed<float> gradient(d_qkv_.view, sizes_);
+        attention_backward(stream_,
+                           AttentionBackward<Cuda>{.q = x.q,
+                                                   .block = {x.k, x.v, 0},
+                                                   .items = items,
+                                                   .head_dim = sizes_.head_dim,
+                                                   .queries_per_kv = sizes_.heads.queries_per_kv(),
+                                                   .d_out = d_out_.view,
+                                                   .lse = lse_.view,
+                                                   .delta = delta_.view,
+                                                   .d_q = gradient.q,
+                                                   .d_k = d_k,
+                                                   .d_v = d_v});
+    }
+
+    const Stream<Cuda>& stream_;
+    const Sizes& sizes_;
+    const ShardPlan& plan_;
+    Matrix<BFloat16> qkv_;
+    Matrix<float> d_qkv_;
+    Matrix<float> behind_;
+    Matrix<BFloat16> out_;
+    Matrix<BFloat16> d_out_;
+    Matrix<float> lse_;
+    Matrix<float> delta_;
+};
+
+void report(const std::string& name, double flop, const Timing& time) {
+    print_line(name, {{"flop", flop},
+                      {"seconds", time.median},
+                      {"best", time.best},
+                      {"runs", static_cast<double>(time.runs)}});
+}
+
+void measure_case(const Stream<Cuda>& stream, const Settings& settings) {
+    const Sizes sizes{settings.index("tokens"),
+                      {settings.index("heads"), settings.index("kv_heads")},
+                      settings.index("head_dim")};
+    const Layout layout{.length = sizes.tokens, .group = settings.index("group")};
+    check_layout(layout);
+    const ShardPlan plan = plan_shard(layout, sizes.heads, 0);
+    const double pairs = visible_pairs(layout, sizes.heads) * static_cast<double>(sizes.head_dim);
+    const double budget = settings.number("seconds");
+    const Attention attention(stream, sizes, plan);
+    report("forward_kernels", 4 * pairs, measure(stream, budget, [&] { attention.forward(); }));
+    report("forward", 4 * pairs, measure(stream, budget, [&] {
+               attention.reset();
+               attention.forward();
+           }));
+    attention.prepare();
+    report("backward_kernels", 10 * pairs, measure(stream, budget, [&] { attention.backward(); }));
+    report("backward", 10 * pairs, measure(stream, budget, [&] {
+               attention.prepare();
+               attention.backward();
+               attention.complete();
+           }));
+}
+
+void choose_kernels([[maybe_unused]] const std::string& name) {
+#if LONGLORA_HAS_ATTENTION_CHOICE
+    const std::map<std::string, AttentionKernels> known = {
+        {"automatic", AttentionKernels::automatic},
+        {"hopper", AttentionKernels::hopper},
+        {"hopper_in_turn", AttentionKernels::hopper_in_turn},
+        {"tensor_cores", AttentionKernels::tensor_cores},
+        {"simple", AttentionKernels::simple}};
+    require(known.count(name) == 1, "there are no kernels " + name);
+    choose_attention_kernels(known.at(name));
+#endif
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    return run([&](const Stream<Cuda>& stream) {
+        const Settings settings({{"tokens", "32768"},
+                                 {"group", "8192"},
+                                 {"heads", "32"},
+                                 {"kv_heads", "32"},
+                                 {"head_dim", "128"},
+                                 {"seconds", "1"},
+                                 {"kernels", "automatic"}},
+                                argc, argv);
+        choose_kernels(settings.text("kernels"));
+        measure_case(stream, settings);
+    });
+}

@@ -1,0 +1,84 @@
+"""Parts of gpu_check.py: the tests of the device, alone and under compute-sanitizer."""
+
+import re
+import shutil
+from pathlib import Path
+
+from gpu import SKIPPED
+
+# Kernels that move bytes asynchronously are left out of racecheck: it does not follow them.
+SANITIZED = {"memcheck": ("adamw", "elementwise", "embedding", "fixed_point", "rms_norm", "rope", "swiglu", "cross_entropy",
+                          "attention", "matmul"),
+             "initcheck": ("adamw", "elementwise", "embedding", "fixed_point", "rms_norm", "rope", "swiglu",
+                           "cross_entropy", "attention"),
+             "racecheck": ("adamw", "elementwise", "embedding", "fixed_point", "rms_norm", "rope", "swiglu", "cross_entropy")}
+FOUND = 86  # exit code for what the sanitizer finds
+
+
+def tests(check):
+    programs = check.bundle.all("cuda_*_test")
+    if not programs:
+        check.fail("all", "no cuda_*_test in the bundle: bundle.sh --with-tests")
+    passed = 0
+    for program in programs:
+        if not check.budget.allows(1):
+            check.cut_off()
+            break
+        result = check.runner.run([program], min(120, check.budget.left()))
+        name = program.name.removesuffix("_test")
+        cases = re.search(r"Running (\d+) test case", result.out)
+        if result.code == 0 and not result.is_late:
+            passed += 1
+            check.add(name, "passed", remark=f"{cases[1] if cases else '?'} cases, {result.seconds:.1f} s")
+        elif result.code == SKIPPED and check.expects_gpu:
+            check.fail(name, f"skipped, but a GPU was expected: {result.reason()}")
+        elif result.code == SKIPPED:
+            check.add(name, "skipped")
+        else:
+            check.fail(name, error_of(result))
+    check.add("all", f"{passed} of {len(programs)} passed", passed=passed, count=len(programs))
+
+
+def error_of(result):
+    """The first complaint of Boost.Test rather than its last line."""
+    match = re.search(r"error: (.*)", result.out)
+    return f"exit {result.code}: {match[1]}"[:200] if match and not result.is_late else result.reason()
+
+
+def sanitizer(check):
+    tool = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
+    if not Path(tool).exists():
+        check.add("all", "not run", remark="there is no compute-sanitizer")
+        return
+    refused = 0
+    for kind, stems in SANITIZED.items():
+        for stem in stems:
+            program = check.bundle.find(f"cuda_{stem}_test")
+            if program and not check.budget.allows(5):
+                check.cut_off()
+                return
+            if program and not sanitize(check, tool, kind, stem, program):
+                refused += 1
+            if refused == 3:
+                check.add("all", "not run", remark="the sanitizer does not work here: three runs without a verdict")
+                return
+
+
+def sanitize(check, tool, kind, stem, program):
+    """False when the tool itself failed: that says nothing of the test."""
+    words = [tool, "--tool", kind, "--error-exitcode", FOUND, "--print-limit", 3, program]
+    result = check.runner.run(words, min(90, check.budget.left()))
+    summary = re.search(r"(?:ERROR SUMMARY: |RACECHECK SUMMARY: )(\d+)", result.out)
+    name = f"{kind} cuda_{stem}"
+    if result.is_late:
+        check.add(name, "cut off", remark=f"after {result.seconds:.0f} s: no verdict")
+    elif not summary:
+        said = re.search(r"========= (?!COMPUTE-SANITIZER)(.*)", result.out)
+        check.add(name, "no verdict", remark=f"the tool failed: {(said[1] if said else result.reason())[:120]}")
+        return False
+    elif int(summary[1]) == 0 and result.code == 0:
+        check.add(name, "clean", remark=f"{result.seconds:.1f} s")
+    else:
+        said = re.search(r"========= (?!COMPUTE-SANITIZER)(.*)", result.out)
+        check.fail(name, f"{summary[1]} found, exit {result.code}: {said[1] if said else ''}"[:200])
+    return True
