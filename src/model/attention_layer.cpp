@@ -230,7 +230,7 @@ void AttentionLayer<Device>::project_backward(LayerRun<Device>& run,
                            .rstd = act.rstd_attention,
                            .d_x = scratch.d_x,
                            .d_weight = {nullptr, 0}},
-                          d_norm_, run.pieces);
+                          d_norm_, run.pieces, run.pieces.longest);
 }
 
 template <class Device>

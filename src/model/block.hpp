@@ -25,11 +25,11 @@ using OptionalGradient = std::optional<GradientSum<Device>>;
 template <class Device>
 OptionalGradient<Device> optional_gradient(Parameters<Device>& parameters, const std::string& name);
 
-// rms_norm_backward with the weight's gradient summed by pieces; op.d_weight is empty.
+// rms_norm_backward with the weight's gradient summed by pieces; op.d_weight is empty;
+// no piece is longer than `most`.
 template <class Device>
 void norm_backward(const Stream<Device>& stream, const RmsNormBackward<Device>& op,
-                   const OptionalGradient<Device>& gradient, const TokenPieces& pieces,
-                   Index most = TokenPieces::largest);
+                   const OptionalGradient<Device>& gradient, const TokenPieces& pieces, Index most);
 
 // x += o_proj(attention(rope(q_proj h), rope(k_proj h), v_proj h)),   h = rms_norm(x)
 // x (T, E) is the residual stream, updated in place.

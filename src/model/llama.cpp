@@ -159,7 +159,7 @@ void Llama<Device>::loss_backward(LayerRun<Device>& run, Range rows,
     const auto& ends = store_.ends();
     const Range first{0, rows.size()};
     const TokenPieces pieces = run.pieces.at_row(rows.begin);
-    const Index most = std::min(scratch.logits.rows(), TokenPieces::largest);
+    const Index most = std::min(scratch.logits.rows(), pieces.longest);
     const auto d_h = scratch.d_normed.rows(first);
     matmul(run.stream, {.a = d_logits, .b = ends.head, .out = d_h});
     if (d_head_) {

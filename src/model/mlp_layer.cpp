@@ -151,7 +151,7 @@ void MlpLayer<Device>::backward_tile(LayerRun<Device>& run, const LayerWeights<D
                            .rstd = act.rstd_mlp.slice(tile.rows),
                            .d_x = d_x,
                            .d_weight = {nullptr, 0}},
-                          d_norm_, pieces);
+                          d_norm_, pieces, pieces.longest);
 }
 
 LONGLORA_INSTANTIATE(MlpLayer);

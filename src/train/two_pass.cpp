@@ -49,12 +49,13 @@ LayerRun<Device> TwoPass<Device>::begin(const Llama<Device>& model, const Stream
     tokens.write_back(stream);
     labels.write_back(stream);
     model.set_position(stream, scratch_, range.begin);
-    const Index piece = shape_.has_bits_of_any_layout ? shape_.layout.half() : TokenPieces::largest;
+    constexpr Index longest = TokenPieces::longest_on<Device>;
+    const Index piece = shape_.has_bits_of_any_layout ? shape_.layout.half() : longest;
     return {stream,
             scratch_,
             {shape_.tune.dropout, row.dropout_key, range.begin},
             static_cast<float>(shape_.config.rms_epsilon),
-            {range.begin, piece}};
+            {range.begin, piece, longest}};
 }
 
 template <class Device>
