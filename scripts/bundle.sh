@@ -28,10 +28,11 @@ fi
 
 if [[ -z $build ]]; then
     build=$here/build-bundle
+    targets=(longlora_hpc) tests=OFF
+    if ((with_tests)); then targets+=(device_programs) tests=ON; fi
     "$here/scripts/install.sh" build bundle
     # fault points are for tests of the program itself
-    "$here/scripts/build.sh" build-bundle -DBLA_VENDOR=FLAME -DLONGLORA_FAULTS=OFF \
-        -DLONGLORA_TESTS="$( ((with_tests)) && echo ON || echo OFF)"
+    "$here/scripts/build.sh" build-bundle -DBLA_VENDOR=FLAME -DLONGLORA_FAULTS=OFF -DLONGLORA_TESTS=$tests --target "${targets[@]}"
 fi
 for tool in patchelf ompi_info; do
     command -v $tool >/dev/null || { echo "bundle.sh: $tool is not installed (scripts/install.sh bundle)" >&2; exit 1; }
@@ -71,7 +72,7 @@ copy_mpi() {
     if [[ -n $pmix ]]; then cp -L "$(dirname "$(realpath "$pmix")")"/pmix/*.so "$target/lib/pmix/"; fi
 }
 
-elf_files() { find "$target" -type f \( -perm -u+x -o -name '*.so*' \) ! -name '*.sh' -exec sh -c 'head -c 4 "$1" | grep -q ELF' _ {} \; -print; }
+elf_files() { find "$target" -type f \( -executable -o -name '*.so*' \) -print0 | LC_ALL=C xargs -0 grep -laP '^\x7fELF'; }
 
 # All libraries that these need, but glibc's, which belong to the machine's loader, and CUDA's, which belong to its driver and
 # are ten times as large as all the rest.
@@ -111,6 +112,6 @@ done
 
 echo "$target: $(du -sm "$target" | cut -f1) MiB, for x86-64 Linux with glibc $(glibc_version) or later"
 if ((pack)); then
-    XZ_OPT='-9e -T1' tar -C "$(dirname "$target")" --owner=0 --group=0 -cJf "$target.tar.xz" "$(basename "$target")"
+    XZ_OPT=-T0 tar -C "$(dirname "$target")" --owner=0 --group=0 -cJf "$target.tar.xz" "$(basename "$target")"
     echo "$target.tar.xz: $(du -m "$target.tar.xz" | cut -f1) MiB"
 fi

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # In a bundle (bundle.sh) this is longlora_hpc, mpirun and orted: the program of that name in bin/, which finds the rest of
 # the bundle wherever that has been moved.
-bundle=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
-name=$(basename "${BASH_SOURCE[0]}")
+self=$(readlink -f "${BASH_SOURCE[0]}")
+bundle=$(dirname "$self") name=$(basename "$self")
 # shellcheck source=scripts/environment.sh
 source "$bundle/scripts/environment.sh"
 

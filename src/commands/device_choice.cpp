@@ -28,12 +28,12 @@ DeviceChoice choose_device(const Options& options, const Communicator<Cpu>& worl
     const bool all_see_one = world.min(std::int64_t{count}) > 0;
     agree([&] {
         require(all_see_one || options.parallel.device != choice::Device::cuda,
-                "parallel.device cuda: no GPU is seen (no NVIDIA driver, or CUDA_VISIBLE_DEVICES "
-                "hides them); ask the queue for one, or set parallel.device cpu");
+                "parallel.device cuda: no GPU is seen (" + why_no_cuda_device() +
+                    "); ask the queue for one, or set parallel.device cpu");
     });
     if (!all_see_one) {
         if (world.rank() == 0) {
-            say("no GPU found: running on the CPU");
+            say("no GPU found (" + why_no_cuda_device() + "): running on the CPU");
         }
         return {};
     }

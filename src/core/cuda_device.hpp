@@ -8,6 +8,9 @@ namespace longlora {
 // GPUs that this process sees; 0 without a driver, and in builds without CUDA.
 int cuda_device_count();
 
+// Why there are none, in a few words for a message.
+std::string why_no_cuda_device();
+
 // From now on this thread's streams and memory are those of GPU `index`. Its name.
 std::string use_cuda_device(int index);
 

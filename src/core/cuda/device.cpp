@@ -10,6 +10,27 @@ int cuda_device_count() {
     return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
 }
 
+std::string why_no_cuda_device() {
+    int count = 0;
+    const cudaError_t status = cudaGetDeviceCount(&count);
+    int driver = 0;
+    int runtime = 0;
+    cudaDriverGetVersion(&driver);
+    cudaRuntimeGetVersion(&runtime);
+    if (driver == 0) {
+        return "no NVIDIA driver";
+    }
+    if (status == cudaErrorInsufficientDriver) {  // versions are 1000 major + 10 minor
+        return "the NVIDIA driver knows CUDA " + std::to_string(driver / 1000) + "." +
+               std::to_string(driver % 1000 / 10) + ", this program needs CUDA " +
+               std::to_string(runtime / 1000);
+    }
+    if (status == cudaErrorNoDevice) {
+        return "this process is given none, or CUDA_VISIBLE_DEVICES hides them";
+    }
+    return count > 0 ? "other ranks see none" : cudaGetErrorString(status);
+}
+
 std::string use_cuda_device(int index) {
     cuda_check(cudaSetDevice(index), "choose a device");
     cudaDeviceProp properties{};

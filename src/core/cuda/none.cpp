@@ -5,6 +5,7 @@
 namespace longlora {
 
 int cuda_device_count() { return 0; }
+std::string why_no_cuda_device() { return "a build without CUDA"; }
 std::string use_cuda_device(int) { return {}; }
 std::size_t free_cuda_memory() { return 0; }
 
