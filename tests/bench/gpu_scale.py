@@ -21,7 +21,8 @@ FULL = {
     "small": {"seconds": 0.3},
     "step": {"model": LLAMA2_7B, "length": 32768, "group": 8192, "steps": 5, "torch_steps": 4},
     "streaming": {"models": {"7B": LLAMA2_7B, "8B": LLAMA3_8B}, "lengths": (65536, 262144, 1048576), "group": 8192,
-                  "shard": 16384, "compared": 32768, "compared_chunks": 4, "slowest": 7000},
+                  "shard": 16384, "compared": 32768, "compared_chunks": 4, "slowest": 7000,
+                  "only": ""},
     "ranks": {"model": SMALL, "length": 32768, "group": 2048, "ranks": (1, 2, 4), "steps": 3},
 }
 QUICK = {
@@ -42,7 +43,7 @@ TINY_SCALE = {
               "seconds": 0.01},
     "step": {"model": TINY, "length": 256, "group": 64, "steps": 3, "torch_steps": 2},
     "streaming": {"models": {"tiny": TINY}, "lengths": (256, 512), "group": 64, "shard": 128, "compared": 256,
-                  "compared_chunks": 2, "slowest": 1},
+                  "compared_chunks": 2, "slowest": 100, "only": ""},
     "ranks": {"model": TINY, "length": 256, "group": 64, "ranks": (1, 2, 4), "steps": 2},
 }
 SCALES = {"full": FULL, "quick": QUICK, "tiny": TINY_SCALE}

@@ -19,7 +19,7 @@ except ImportError as missing:
     h5py, MISSING = None, str(missing)
 
 ELEMENT, FLOAT = 2, 4  # bytes of K/V and of their gradients
-SECONDS_TO_START = 60  # at most, with the weights of 7B
+SECONDS_TO_START = 30  # at most, with the weights of 7B
 
 
 # ---- running the program
@@ -199,9 +199,12 @@ def torch_step(check, scale):
 def streaming(check):
     if not can_train(check):
         return
-    compare_streamed(check)
-    for name, model in check.scale["streaming"]["models"].items():
-        stream_lengths(check, name, model)
+    scale = check.scale["streaming"]
+    if scale["compared"]:
+        compare_streamed(check)
+    for name, model in scale["models"].items():
+        if scale["only"] in ("", name):
+            stream_lengths(check, name, model)
 
 
 def stream_lengths(check, name, model):
