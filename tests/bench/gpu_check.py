@@ -6,6 +6,8 @@ are added to those that are there, so parts may be run one at a time.
 """
 
 import argparse
+import datetime
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -47,6 +49,12 @@ class Check:
         self.failures += 1
         self.add(what, "FAILED", remark=reason)
 
+    def missing(self, *modules):
+        """Which of them the Python for the comparisons lacks, as a sentence; empty: none."""
+        code = "import importlib.util as i, sys; print(*[m for m in sys.argv[1:] if i.find_spec(m) is None])"
+        lacking = subprocess.run([self.python, "-c", code, *modules], stdout=subprocess.PIPE, text=True, check=True).stdout
+        return f"{self.python} has no {', '.join(lacking.split())}" if lacking.strip() else ""
+
     def cut_off(self):
         self.add("rest", "not run", remark="the time of this part was up")
 
@@ -58,6 +66,17 @@ def machine():
         return "no nvidia-smi"
     query = [tool, "--query-gpu=name,driver_version,memory.total,clocks.max.sm,power.limit", "--format=csv,noheader"]
     return subprocess.run(query, stdout=subprocess.PIPE, text=True, check=False).stdout.strip().replace("\n", "; ")
+
+
+def versions():
+    """Of what is compared with, in this Python."""
+    found = []
+    for name in ("torch", "transformers", "peft"):
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            found.append(f"no {name}")
+    return ", ".join(found)
 
 
 def arguments():
@@ -83,7 +102,7 @@ def main():
     options = arguments()
     check = Check(options)
     check.part = "machine"
-    check.add(machine(), remark=f"scale {options.scale}; {' '.join(sys.argv[1:])}")
+    check.add(machine(), remark=f"{datetime.date.today()}, {versions()}; {' '.join(sys.argv[1:])}")
     total = gpu.Budget(options.total_seconds)
     for part in options.parts or PARTS:
         check.begin(part, min(options.seconds, total.left()))

@@ -84,6 +84,9 @@ def own_attention(check, case, kernels):
 
 
 def torch_attention(check):
+    if missing := check.missing("torch"):
+        check.add("PyTorch", "not run", remark=missing)
+        return {}
     scale = check.scale["attention"]
     cases = ",".join(":".join(map(str, case)) for case in scale["cases"])
     words = [check.python, "-W", "ignore", BENCH / "torch_attention.py", "--cases", cases, "--head-dim", scale["head_dim"],

@@ -12,6 +12,8 @@ SANITIZED = {"memcheck": ("adamw", "elementwise", "embedding", "fixed_point", "r
              "initcheck": ("adamw", "elementwise", "embedding", "fixed_point", "rms_norm", "rope", "swiglu",
                            "cross_entropy", "attention"),
              "racecheck": ("adamw", "elementwise", "embedding", "fixed_point", "rms_norm", "rope", "swiglu", "cross_entropy")}
+TOOL_FAILED = (r"Internal Sanitizer Error|is not supported|Failed to initialize|Unable to find injection|"
+               r"terminated before first instrumented|No attachable process")
 FOUND = 86  # exit code for what the sanitizer finds
 
 
@@ -69,10 +71,11 @@ def sanitize(check, tool, kind, stem, program):
     words = [tool, "--tool", kind, "--error-exitcode", FOUND, "--print-limit", 3, program]
     result = check.runner.run(words, min(90, check.budget.left()))
     summary = re.search(r"(?:ERROR SUMMARY: |RACECHECK SUMMARY: )(\d+)", result.out)
+    broken = result.code == SKIPPED or re.search(TOOL_FAILED, result.out)
     name = f"{kind} cuda_{stem}"
     if result.is_late:
         check.add(name, "cut off", remark=f"after {result.seconds:.0f} s: no verdict")
-    elif not summary:
+    elif broken or not summary:
         said = re.search(r"========= (?!COMPUTE-SANITIZER)(.*)", result.out)
         check.add(name, "no verdict", remark=f"the tool failed: {(said[1] if said else result.reason())[:120]}")
         return False

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import gpu_kernels
 import work
-from gpu import BENCH, DeviceMemory, MIB, gib, share, tera
+from gpu import BENCH, MIB, MemoryInUse, gib, share, tera
 
 try:
     import h5py
@@ -26,10 +26,11 @@ SECONDS_TO_START = 30  # at most, with the weights of 7B
 
 
 class Training:
-    """A run of the program: /steps and attributes of its log, what it said, bytes on the GPU."""
+    """A run of the program: /steps and attributes of its log, what it said, bytes on the GPU and of the host."""
 
     def __init__(self):
-        self.result, self.steps, self.attributes, self.device_bytes, self.gradients = None, {}, {}, math.nan, {}
+        self.result, self.steps, self.attributes, self.gradients = None, {}, {}, {}
+        self.device_bytes = self.host_bytes = math.nan
 
     def failure(self, steps):
         if len(self.steps.get("step", ())) >= steps:
@@ -92,7 +93,7 @@ def train(check, model, options, steps, limit, ranks=0, wants_gradients=False):
     """Ends the program as soon as the log has the steps: the checkpoint of 7B's trainables takes seconds. With ranks it
     ends by itself."""
     found = Training()
-    with tempfile.TemporaryDirectory(prefix="gpu-check-", dir=check.scratch) as folder, DeviceMemory() as memory:
+    with tempfile.TemporaryDirectory(prefix="gpu-check-", dir=check.scratch) as folder, MemoryInUse() as memory:
         run, gradients = Path(folder) / "run", Path(folder) / "gradients.h5"
         settings = {"parallel.device": check.device, **options, "train.steps": steps, "train.warmup_steps": 0,
                     "train.checkpoint_every": 0, "run.directory": run,
@@ -109,7 +110,7 @@ def train(check, model, options, steps, limit, ranks=0, wants_gradients=False):
             found.result = check.runner.run(words, min(limit, check.budget.left()), has_all)
         found.steps, found.attributes = read_log(run / "log.h5")
         found.gradients = read_gradients(gradients)
-    found.device_bytes = memory.peak
+    found.device_bytes, found.host_bytes = memory.device, memory.host
     return found
 
 
@@ -176,11 +177,13 @@ def report_memory(check, own, torch):
     planned = re.search(r", ([\d.]+ \w+) a rank", own.result.out)
     check.add("peak device memory", gib(own.device_bytes), gib(torch["reserved_bytes"]) if torch else "", "",
               remark=f"log.h5 {gib(logged)}, planned {planned[1] if planned else '?'}; host "
-                     f"{gib(own.most('peak_bytes_host'))}", bytes=own.device_bytes)
+                     f"{gib(own.host_bytes)}, resident {gib(own.most('peak_bytes_host'))}", bytes=own.device_bytes)
 
 
 def torch_step(check, scale):
     """The fastest step after the first, or none."""
+    if missing := check.missing("torch", "transformers", "peft"):
+        return check.add("transformers + PEFT", "not run", remark=missing)
     model = scale["model"]
     words = [check.python, "-W", "ignore", BENCH / "torch_s2_step.py", "--device", check.torch_device,
              "--layers", model.layers, "--width", model.width, "--heads", model.heads, "--kv-heads", model.kv_heads,
@@ -235,13 +238,19 @@ def report_length(check, what, model, this, first):
         tokens, scale["group"], chunks=tokens // scale["shard"]))
     predicted = first_own.seconds() * count(length) / count(first_length)
     seconds = own.seconds()
-    border = 2 * (scale["group"] // 2) * work.travelling_heads(model) * model.head_dim * ELEMENT * model.layers
-    kept = (length // scale["shard"] - 1) * border
+    kept = (length // scale["shard"] - 1) * border_bytes(model, scale["group"])
     check.add(what, f"{length / seconds:.0f} tokens/s ({seconds:.2f} s)", f"{length / predicted:.0f} tokens/s predicted",
-              f"{100 * predicted / seconds:.1f} %", "95 %",
-              f"device {gib(own.device_bytes)} (log.h5 {gib(own.most('peak_bytes_device'))}), host "
-              f"{gib(own.most('peak_bytes_host'))}, kept K/V {gib(kept)}, activations {own.policy()}",
-              seconds=seconds, bytes=own.device_bytes, host_bytes=own.most("peak_bytes_host"))
+              f"{100 * predicted / seconds:.1f} %", "95 %", f"activations {own.policy()}", seconds=seconds)
+    grown = own.device_bytes / first_own.device_bytes
+    flat = "" if math.isnan(grown) else f"{100 * (grown - 1):+.1f} % of {first_length}"
+    check.add(f"{what}: memory", f"device {gib(own.device_bytes)}", f"host {gib(own.host_bytes)}", flat, "flat",
+              f"kept K/V by the formula {gib(kept)}; log.h5: device {gib(own.most('peak_bytes_device'))}, host "
+              f"{gib(own.most('peak_bytes_host'))}", device=own.device_bytes, host=own.host_bytes, kept=kept)
+
+
+def border_bytes(model, group):
+    """K and V that a chunk leaves for the next one, all layers."""
+    return 2 * (group // 2) * work.travelling_heads(model) * model.head_dim * ELEMENT * model.layers
 
 
 def compare_streamed(check):
