@@ -7,7 +7,6 @@ are added to those that are there, so parts may be run one at a time.
 
 import argparse
 import datetime
-import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -68,15 +67,16 @@ def machine():
     return subprocess.run(query, stdout=subprocess.PIPE, text=True, check=False).stdout.strip().replace("\n", "; ")
 
 
-def versions():
-    """Of what is compared with, in this Python."""
-    found = []
-    for name in ("torch", "transformers", "peft"):
-        try:
-            found.append(f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            found.append(f"no {name}")
-    return ", ".join(found)
+def versions(python):
+    """Of what is compared with."""
+    code = """import importlib.metadata as m
+for name in ("torch", "transformers", "peft"):
+    try:
+        print(name, m.version(name))
+    except m.PackageNotFoundError:
+        print("no", name)"""
+    said = subprocess.run([python, "-c", code], stdout=subprocess.PIPE, text=True, check=True).stdout
+    return ", ".join(said.splitlines())
 
 
 def arguments():
@@ -102,7 +102,7 @@ def main():
     options = arguments()
     check = Check(options)
     check.part = "machine"
-    check.add(machine(), remark=f"{datetime.date.today()}, {versions()}; {' '.join(sys.argv[1:])}")
+    check.add(machine(), remark=f"{datetime.date.today()}, {versions(options.python)}; {' '.join(sys.argv[1:])}")
     total = gpu.Budget(options.total_seconds)
     for part in options.parts or PARTS:
         check.begin(part, min(options.seconds, total.left()))

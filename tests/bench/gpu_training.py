@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import gpu_kernels
+import gpu_profile
 import work
 from gpu import BENCH, MIB, MemoryInUse, gib, share, tera
 
@@ -147,6 +148,7 @@ def step(check):
     else:
         report_step(check, own, torch, square)
         report_memory(check, own, torch)
+        gpu_profile.report(check, own.seconds())
         phases = own.phases()
         check.add("seconds by phase", ", ".join(f"{name} {value:.3f}" for name, value in phases.items()),
                   remark=f"of a step of {own.steps['seconds'][-1]:.3f}", **phases)
