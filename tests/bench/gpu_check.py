@@ -48,11 +48,14 @@ class Check:
         self.failures += 1
         self.add(what, "FAILED", remark=reason)
 
-    def missing(self, *modules):
-        """Which of them the Python for the comparisons lacks, as a sentence; empty: none."""
-        code = "import importlib.util as i, sys; print(*[m for m in sys.argv[1:] if i.find_spec(m) is None])"
-        lacking = subprocess.run([self.python, "-c", code, *modules], stdout=subprocess.PIPE, text=True, check=True).stdout
-        return f"{self.python} has no {', '.join(lacking.split())}" if lacking.strip() else ""
+    def beside(self, what, words):
+        """The lines of a script that measures PyTorch; told as a row where it failed or lacks a package."""
+        result = self.runner.run([self.python, "-W", "ignore", *words], self.budget.left(), environment=os.environ)
+        if result.code == gpu.SKIPPED:
+            self.add(what, "not run", remark=result.reason())
+        elif result.code != 0 or result.is_late:
+            self.fail(what, result.reason())
+        return result.lines()
 
     def cut_off(self):
         self.add("rest", "not run", remark="the time of this part was up")

@@ -1,7 +1,6 @@
 """Parts of gpu_check.py that train: a whole step beside transformers + PEFT, rows streamed in chunks, ranks on one GPU."""
 
 import math
-import os
 import re
 import shutil
 import statistics
@@ -184,17 +183,13 @@ def report_memory(check, own, torch):
 
 def torch_step(check, scale):
     """The fastest step after the first, or none."""
-    if missing := check.missing("torch", "transformers", "peft"):
-        return check.add("transformers + PEFT", "not run", remark=missing)
     model = scale["model"]
-    words = [check.python, "-W", "ignore", BENCH / "torch_s2_step.py", "--device", check.torch_device,
-             "--layers", model.layers, "--width", model.width, "--heads", model.heads, "--kv-heads", model.kv_heads,
-             "--mlp-width", model.mlp_width, "--vocabulary", model.vocabulary, "--length", scale["length"],
-             "--group", scale["group"], "--steps", scale["torch_steps"]]
-    result = check.runner.run(words, min(90 + 30 * scale["torch_steps"], check.budget.left()), environment=os.environ)
-    steps = [line for line in result.lines() if line.get("name") == "step"]
-    if result.code != 0 or not steps:
-        check.fail("transformers + PEFT", result.reason())
+    lines = check.beside("transformers + PEFT", [
+        BENCH / "torch_s2_step.py", "--device", check.torch_device, "--layers", model.layers, "--width", model.width,
+        "--heads", model.heads, "--kv-heads", model.kv_heads, "--mlp-width", model.mlp_width,
+        "--vocabulary", model.vocabulary, "--length", scale["length"], "--group", scale["group"],
+        "--steps", scale["torch_steps"]])
+    steps = [line for line in lines if line.get("name") == "step"]
     return min(steps[1:] or steps, key=lambda line: line["seconds"], default=None)
 
 

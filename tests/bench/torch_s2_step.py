@@ -10,14 +10,19 @@ clipping, fused AdamW. Prints a line a step.
 
 import argparse
 import math
+import sys
 import time
 
-import peft
-import torch
-import transformers
-from torch import nn
+try:
+    import peft
+    import torch
+    import transformers
+    from torch import nn
 
-import torch_s2
+    import torch_s2
+except ImportError as error:
+    print(f"skipped: {error}")
+    sys.exit(77)
 
 RANK, ALPHA = 8, 16
 
