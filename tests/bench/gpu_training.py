@@ -79,8 +79,10 @@ def read_gradients(path):
     return found
 
 
-def model_options(model, length, group):
-    return {**model.options(), "sequence.length": length, "attention.group": group, "train.batch": 1}
+def model_options(model, length, scale):
+    """With the program's options that --set PART.options={...} gives."""
+    return {**model.options(), "sequence.length": length, "attention.group": scale["group"], "train.batch": 1,
+            **scale["options"]}
 
 
 def write_tokens(folder, length, vocabulary, rows=2):
@@ -135,12 +137,11 @@ def step(check):
     if not can_train(check):
         return
     scale = check.scale["step"]
-    model, length, group = scale["model"], scale["length"], scale["group"]
+    model, length = scale["model"], scale["length"]
     square = check.table.value("rates", "matmul square", "rate")
     if math.isnan(square):
         square = gpu_kernels.square_rate(check)
-    options = {**model_options(model, length, group), **scale.get("options", {})}
-    own = train(check, model, options, scale["steps"], SECONDS_TO_START + 20 * scale["steps"])
+    own = train(check, model, model_options(model, length, scale), scale["steps"], SECONDS_TO_START + 20 * scale["steps"])
     torch = torch_step(check, scale)
     if failure := own.failure(scale["steps"]):
         check.fail(f"longlora_hpc {length} tokens", failure)
@@ -219,7 +220,7 @@ def stream_lengths(check, name, model):
             check.add(what, "not run", remark=f"may take {expected:.0f} s, {check.budget.left():.0f} s are left")
             continue
         steps = 2 if first is None else 1
-        own = train(check, model, {**model_options(model, length, scale["group"]), "sequence.chunks": chunks}, steps,
+        own = train(check, model, {**model_options(model, length, scale), "sequence.chunks": chunks}, steps,
                     2 * expected)
         if failure := own.failure(steps):
             check.fail(what, failure)
@@ -258,7 +259,7 @@ def compare_streamed(check):
     for chunks in (1, scale["compared_chunks"]):
         if not check.budget.allows(SECONDS_TO_START):
             return check.cut_off()
-        options = {**model_options(model, length, scale["group"]), "sequence.chunks": chunks}
+        options = {**model_options(model, length, scale), "sequence.chunks": chunks}
         runs.append(train(check, model, options, 1, SECONDS_TO_START + 60, wants_gradients=True))
         if failure := runs[-1].failure(1):
             return check.fail(f"gradients in {chunks} chunks", failure)
@@ -294,12 +295,12 @@ def ranks(check):
         check.fail("all", "there is no mpirun")
         return
     scale = check.scale["ranks"]
-    model, length, group = scale["model"], scale["length"], scale["group"]
+    model, length = scale["model"], scale["length"]
     first = None
     for count in scale["ranks"]:
         if not check.budget.allows(15):
             return check.cut_off()
-        options = {**model_options(model, length, group), "parallel.sequence": count, "sequence.chunks": 1}
+        options = {**model_options(model, length, scale), "parallel.sequence": count, "sequence.chunks": 1}
         own = train(check, model, options, scale["steps"], 120, ranks=count, wants_gradients=True)
         if failure := own.failure(scale["steps"]) or (own.result.code and own.result.reason()):
             check.fail(f"{count} ranks", failure)
