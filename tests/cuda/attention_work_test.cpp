@@ -4,7 +4,6 @@
 #include <set>
 #include <tuple>
 
-#include <boost/test/data/test_case.hpp>
 #include <boost/test/unit_test.hpp>
 
 #include "sequence/left_context.hpp"
@@ -128,8 +127,9 @@ private:
 
 }  // namespace
 
-BOOST_DATA_TEST_CASE(query_tiles_hold_each_visible_pair_once,
-                     boost::unit_test::data::make(tile_rows), rows) {
+namespace {
+
+void check_query_tiles(Index rows) {
     for (const Case& c : cases()) {
         for_calls(c, [&](Index, const std::vector<AttentionItem>& items, Range block) {
             Counts expected(c.heads.query, c.layout.shard_length(), block.size());
@@ -153,8 +153,17 @@ BOOST_DATA_TEST_CASE(query_tiles_hold_each_visible_pair_once,
     }
 }
 
-BOOST_DATA_TEST_CASE(key_tiles_hold_each_visible_pair_once, boost::unit_test::data::make(tile_rows),
-                     rows) {
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(query_tiles_hold_each_visible_pair_once) {
+    for (const Index rows : tile_rows) {
+        check_query_tiles(rows);
+    }
+}
+
+namespace {
+
+void check_key_tiles(Index rows) {
     for (const Case& c : cases()) {
         const Index queries_per_kv = c.heads.queries_per_kv();
         for_calls(c, [&](Index, const std::vector<AttentionItem>& items, Range block) {
@@ -180,6 +189,14 @@ BOOST_DATA_TEST_CASE(key_tiles_hold_each_visible_pair_once, boost::unit_test::da
             }
             BOOST_TEST((actual == expected));
         });
+    }
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(key_tiles_hold_each_visible_pair_once) {
+    for (const Index rows : tile_rows) {
+        check_key_tiles(rows);
     }
 }
 
