@@ -71,12 +71,16 @@ struct Layer {
                                 LoraFactors<Cpu>{a.view(), b.view(), d_a.target(), d_b.target()})
                           : std::nullopt,
                  has_lora ? std::nullopt : std::optional(d_w.target()), scale, layer_index),
-          scratch(arena, rows, rank, in) {}
+          scratch(arena, {rows, rank, std::max(in, out), in}) {}
 
     void forward(View<Cpu, float, 2> result, float beta, const DropoutPlan& plan) {
-        linear.forward(Stream<Cpu>(),
-                       {.x = x.view(), .weight = w.view(), .y = result, .beta = beta}, plan,
+        if (beta == 0) {
+            linear.forward(Stream<Cpu>(), {.x = x.view(), .weight = w.view(), .y = result}, plan,
+                           scratch);
+        } else {
+            linear.add(Stream<Cpu>(), {.x = x.view(), .weight = w.view(), .residual = result}, plan,
                        scratch);
+        }
     }
     void backward(View<Cpu, float, 2> d_x, float beta, const DropoutPlan& plan) {
         linear.backward(
@@ -249,7 +253,7 @@ BOOST_AUTO_TEST_CASE(a_frozen_weight_needs_no_input) {
     BOOST_TEST(layer.linear.needs_input());
     Matrix d_x(rows, in);
     Arena<Cpu> arena("test", 0);
-    LinearScratch<Cpu> scratch(arena, 0, 0, 0);
+    LinearScratch<Cpu> scratch(arena, {0, 0, 0, 0});
     const View<Cpu, const float, 2> nothing(nullptr, rows, in);
     frozen.backward(
         Stream<Cpu>(),
