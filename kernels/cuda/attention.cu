@@ -102,7 +102,8 @@ template <class S>
 void add_key_gradients(const Stream<CudaDevice<S>>& stream,
                        const AttentionBackward<CudaDevice<S>>& op) {
     if constexpr (has_tensor_cores<S>) {
-        if (may_use_hopper() && hopper::add_key_gradients(stream, op)) {
+        const bool stay = chosen_attention_kernels() != AttentionKernels::hopper_in_turn;
+        if (may_use_hopper() && hopper::add_key_gradients(stream, op, stay)) {
             return;
         }
     }
@@ -120,7 +121,8 @@ template <class S>
 void add_query_gradients(const Stream<CudaDevice<S>>& stream,
                          const AttentionBackward<CudaDevice<S>>& op) {
     if constexpr (has_tensor_cores<S>) {
-        if (may_use_hopper() && hopper::add_query_gradients(stream, op)) {
+        const bool stay = chosen_attention_kernels() != AttentionKernels::hopper_in_turn;
+        if (may_use_hopper() && hopper::add_query_gradients(stream, op, stay)) {
             return;
         }
     }

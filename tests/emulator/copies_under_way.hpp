@@ -12,6 +12,7 @@ public:
     void begin(const void* shared, std::uint64_t bytes, const char* name);
     void end(const void* shared);
     void clear() { ranges_.clear(); }
+    bool is_empty() const { return ranges_.empty(); }
 
 private:
     struct Range {

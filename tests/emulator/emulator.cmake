@@ -17,6 +17,8 @@ function(longlora_emulated target)
   target_compile_definitions(${target} PUBLIC LONGLORA_CUDA=1 LONGLORA_CUDA_EMULATED=1)
   # A GPU's memory has no types: what was stored as 16 bytes is read as floats.
   target_compile_options(${target} PUBLIC -fno-strict-aliasing)
+  # GCC's remark that parameters as far aligned as a tensor map were passed in another way before 4.6.
+  target_compile_options(${target} PUBLIC -Wno-psabi)
   target_link_libraries(${target} PUBLIC longlora_emulator)
   get_target_property(sources ${target} SOURCES)
   list(FILTER sources INCLUDE REGEX "\\.cu$")

@@ -24,6 +24,9 @@ std::string Hopper::left_at_end() const {
     if (!is_idle) {
         return "with products that no thread has waited for";
     }
+    if (!copies.is_empty()) {
+        return "with copies under way";
+    }
     const std::string phases = barriers.left_at_end();
     return phases.empty() ? registers.left_at_end() : phases;
 }

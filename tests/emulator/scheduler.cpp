@@ -96,9 +96,6 @@ void Scheduler::run_block(std::size_t number) {
 }
 
 void Scheduler::end_block() {
-    while (!events_.empty()) {
-        happen();
-    }
     if (const std::string left = hopper.left_at_end(); !left.empty()) {
         throw Failure("emulator: block " + text(blockIdx) + " of kernel " + text(*launch_->kernel) +
                       " has ended " + left);

@@ -130,7 +130,7 @@ std::string TransactionBarriers::describe_waiting() const {
 std::string TransactionBarriers::left_at_end() const {
     for (const Barrier& barrier : barriers_) {
         if (barrier.expected != 0) {
-            return "with copies under way: " + describe(barrier);
+            return "while bytes are missing: " + describe(barrier);
         }
     }
     return "";

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "core/cuda_check.hpp"
 #include "kernels/cuda/attention_passes.hpp"
 #include "kernels/cuda/attention_tile.cuh"
 #include "kernels/cuda/hopper/warpgroup.cuh"
@@ -46,10 +47,10 @@ struct alignas(1024) HeadRows {
     }
 };
 
-// What passes by, `stages` steps at once: a stage is full when its bytes have landed, and empty when
-// both warpgroups have worked on it.
+// Of a ring of stages in shared memory: a stage is full when its bytes have landed, and empty when both
+// warpgroups have worked on it.
 template <int stages>
-struct StepBarriers {
+struct Ring {
     machine::Barrier full[stages];
     machine::Barrier empty[stages];
 
@@ -67,6 +68,7 @@ struct StepBarriers {
     }
     // By all threads of a warpgroup that has read it.
     __device__ void leave(const Turn<stages>& turn) {
+        __syncwarp();
         if (threadIdx.x % warp_threads == 0) {
             machine::arrive(&empty[turn.stage]);
         }
@@ -155,10 +157,8 @@ __device__ void add_gradient(const Gradient<depth>& c, float factor, const OwnPl
             float* const first = to.row(row) + place.column;
 #pragma unroll
             for (int n = 0; n < depth / 8; ++n) {
-                auto* const pair = reinterpret_cast<Pack<float, 2>*>(first + 8 * n);
-                const Pack<float, 2> before = *pair;
-                *pair = {fmaf(factor, c[4 * n + 2 * r], before[0]),
-                         fmaf(factor, c[4 * n + 2 * r + 1], before[1])};
+                machine::add_to_memory(first + 8 * n, factor * c[4 * n + 2 * r],
+                                       factor * c[4 * n + 2 * r + 1]);
             }
         }
     }
@@ -167,15 +167,23 @@ __device__ void add_gradient(const Gradient<depth>& c, float factor, const OwnPl
 // -lse as P = 2^(scale s - lse) takes it: rows that are not there, or see nothing, have P = 0.
 __device__ inline float negated_lse(float lse) { return lse == -INFINITY ? -INFINITY : -lse; }
 
-// A block of threads for each tile and head: heads follow one another, so that those which run at the
-// same time read the same head's rows.
-struct BlockPlace {
-    AttentionTile tile;
-    int head;  // counted from the tile's first
+// What there is to do: a job for each tile and each of its heads. Heads follow one another, so that jobs
+// which run at the same time read the same head's rows; the jobs of one head begin with the longest.
+struct BackwardJobs {
+    AttentionWork work;
+    unsigned* taken;  // beyond each block's first; null: a block has one job
 
-    __device__ explicit BlockPlace(const AttentionWork& work)
-        : tile(work.tiles[static_cast<int>(blockIdx.x) % work.count]),
-          head(static_cast<int>(blockIdx.x) / work.count) {}
+    __device__ bool has(int job) const { return job < work.count * work.heads; }
+    __device__ const AttentionTile& tile(int job) const { return work.tiles[job % work.count]; }
+    // Counted from the tile's first.
+    __device__ int head(int job) const { return job / work.count; }
+
+    __device__ static int first() { return static_cast<int>(blockIdx.x); }
+    // By one thread.
+    __device__ int next() const {
+        return taken == nullptr ? work.count * work.heads
+                                : static_cast<int>(gridDim.x + atomicAdd(taken, 1U));
+    }
 };
 
 inline bool has_aligned_gradients(const AttentionBackward<Cuda>& op) {
@@ -183,11 +191,31 @@ inline bool has_aligned_gradients(const AttentionBackward<Cuda>& op) {
     return is_aligned(op.d_q, bytes) && is_aligned(op.d_k, bytes) && is_aligned(op.d_v, bytes);
 }
 
-template <class Shared>
-Grid grid_of_blocks(const AttentionWork& work) {
+inline unsigned multiprocessors() {
+    int device = 0;
+    int count = 0;
+    cuda_check(cudaGetDevice(&device), "ask for the device");
+    cuda_check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device),
+               "describe a device");
+    return static_cast<unsigned>(count);
+}
+
+// Starts a kernel for jobs of one round: a block for each, or, where they stay, for each multiprocessor.
+template <class Shared, class Kernel>
+void launch_jobs(const Stream<Cuda>& stream, const AttentionWork& work, bool stay,
+                 const Kernel& kernel) {
     constexpr std::size_t alignment = 1024;
-    return {dim3(static_cast<unsigned>(work.count) * static_cast<unsigned>(work.heads)),
-            dim3(backward_threads), sizeof(Shared) + alignment};
+    constexpr std::size_t counter_place = std::size_t{1} << 20U;  // tiles are before it
+    static_assert(counter_place + sizeof(unsigned) <= CudaStream::workspace_bytes);
+    auto* const taken = reinterpret_cast<unsigned*>(
+        static_cast<unsigned char*>(stream.workspace()) + counter_place);
+    auto blocks = static_cast<unsigned>(work.count) * static_cast<unsigned>(work.heads);
+    if (stay) {
+        clear_bytes(stream, taken, sizeof *taken);
+        blocks = std::min(blocks, multiprocessors());
+    }
+    kernel(Grid{dim3(blocks), dim3(backward_threads), sizeof(Shared) + alignment},
+           BackwardJobs{work, stay ? taken : nullptr});
 }
 
 }  // namespace longlora::hopper

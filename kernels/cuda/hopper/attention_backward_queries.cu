@@ -6,52 +6,81 @@ namespace longlora::hopper {
 namespace {
 
 constexpr int stages = 4;
+constexpr int own_stages = 1;  // the next job's rows arrive when this one's are in registers
 constexpr int step_keys = step_rows;
+
+// A job, as all warps of the block see it.
+struct QueryPass {
+    AttentionTile tile;
+    int head;  // < 0: there is no job left
+    int steps;
+
+    __device__ bool is_none() const { return head < 0; }
+};
+
+__device__ inline QueryPass make_pass(const BackwardJobs& jobs, int job) {
+    const AttentionTile& tile = jobs.tile(job);
+    const int head = jobs.head(job);
+    return {tile, head < tile.heads ? tile.first_head + head : -1,
+            (tile.keys + step_keys - 1) / step_keys};
+}
 
 template <int depth>
 struct QueryPassShared {
+    using Own = HeadRows<own_rows, depth>;
     using Step = HeadRows<step_keys, depth>;
 
-    HeadRows<own_rows, depth> q;
-    HeadRows<own_rows, depth> d_out;
+    Own q;
+    Own d_out;
     Step k[stages];
     Step v[stages];
-    StepBarriers<stages> steps;
-    machine::Barrier own;
-};
+    QueryPass pass;
+    Ring<own_stages> own;
+    Ring<stages> steps;
 
-// What a block works on.
-struct QueryPass {
-    AttentionTile tile;
-    int head;
-    int steps;
-
-    __device__ explicit QueryPass(const AttentionWork& work) {
-        const BlockPlace place(work);
-        tile = place.tile;
-        head = tile.first_head + place.head;
-        steps = (tile.keys + step_keys - 1) / step_keys;
+    __device__ void init() {
+        own.init(1);
+        steps.init(1);
+        machine::publish_barriers();
     }
 };
 
-// By one thread.
+// By one thread: the rows of one job after another.
 template <int depth>
-__device__ void fetch_rows(const BackwardMaps& maps, const QueryPass& pass, int kv_column_block,
-                           QueryPassShared<depth>& shared) {
-    const int block = pass.head * (depth / block_columns);
-    machine::arrive_expecting(&shared.own, 2 * TileShape<own_rows, depth>::bytes);
-    machine::copy_box(shared.q.at, maps.q, pass.tile.first_query, block, &shared.own);
-    machine::copy_box(shared.d_out.at, maps.d_out, pass.tile.first_query, block, &shared.own);
+__device__ void fetch_rows(const BackwardMaps& maps, const AttentionBackward<Cuda>& op,
+                           const BackwardJobs& jobs, QueryPassShared<depth>& shared) {
+    constexpr int blocks = depth / block_columns;
+    machine::Barrier* const own_full = &shared.own.full[0];
+    Turn<own_stages> own;
     Turn<stages> turn;
+    for (int job = BackwardJobs::first(); jobs.has(job); job = jobs.next()) {
+        shared.own.wait_until_empty(own);
+        QueryPass& pass = shared.pass;
+        pass = make_pass(jobs, job);
+        if (pass.is_none()) {
+            continue;
+        }
+        const int block = pass.head * blocks;
+        const int query = pass.tile.first_query;
+        machine::arrive_expecting(own_full, 2 * TileShape<own_rows, depth>::bytes);
+        machine::copy_box(shared.q.at, maps.q, query, block, own_full);
+        machine::copy_box(shared.d_out.at, maps.d_out, query, block, own_full);
+        own.advance();
+        const auto kv_head = pass.head / op.queries_per_kv - op.block.first_head;
+        const int kv_block = static_cast<int>(kv_head) * blocks;
+        int row = pass.tile.first_key;
 #pragma unroll 1
-    for (int step = 0; step < pass.steps; ++step, turn.advance()) {
-        shared.steps.wait_until_empty(turn);
-        machine::Barrier* const full = &shared.steps.full[turn.stage];
-        const int row = pass.tile.first_key + step * step_keys;
-        machine::arrive_expecting(full, 2 * TileShape<step_keys, depth>::bytes);
-        machine::copy_box(shared.k[turn.stage].at, maps.k, row, kv_column_block, full);
-        machine::copy_box(shared.v[turn.stage].at, maps.v, row, kv_column_block, full);
+        for (int left = pass.steps; left > 0; --left, turn.advance(), row += step_keys) {
+            shared.steps.wait_until_empty(turn);
+            machine::Barrier* const full = &shared.steps.full[turn.stage];
+            machine::arrive_expecting(full, 2 * TileShape<step_keys, depth>::bytes);
+            machine::copy_box(shared.k[turn.stage].at, maps.k, row, kv_block, full);
+            machine::copy_box(shared.v[turn.stage].at, maps.v, row, kv_block, full);
+        }
     }
+    shared.own.wait_until_empty(own);
+    shared.pass.head = -1;
+    machine::arrive(own_full);
 }
 
 // The warpgroup's rows as a left operand.
@@ -117,10 +146,18 @@ __device__ inline void differentiate_rows(const Scores& p, Scores& d_p,
     }
 }
 
+// The warpgroup's rows.
+template <int depth>
+struct QueryPassOperands {
+    std::uint32_t q[depth / 16][4];
+    std::uint32_t d_out[depth / 16][4];
+};
+
 // By a warpgroup: its rows of d_q / scale.
 template <int depth>
-__device__ void sum_steps(const QueryPass& pass, float scale, const OwnPlace& place,
-                          const RowStatistics& of_rows, QueryPassShared<depth>& shared,
+__device__ void sum_steps(const QueryPass& pass, const QueryPassOperands<depth>& own, float scale,
+                          const OwnPlace& place, const RowStatistics& of_rows,
+                          QueryPassShared<depth>& shared, Turn<stages>& turn,
                           Gradient<depth>& d_q) {
     const AttentionTile& tile = pass.tile;
     // Keys that all of the warpgroup's queries see, and those that one of them sees, if it has any.
@@ -129,14 +166,9 @@ __device__ void sum_steps(const QueryPass& pass, float scale, const OwnPlace& pl
         place.first_row < tile.queries
             ? std::min(tile.keys, tile.diagonal + place.first_row + group_rows - 1)
             : 0;
-    std::uint32_t q[depth / 16][4];
-    std::uint32_t d_out[depth / 16][4];
-    machine::wait(&shared.own, 0);
-    load_rows<depth>(shared.q, place, q);
-    load_rows<depth>(shared.d_out, place, d_out);
-    Turn<stages> turn;
+    const int steps = pass.steps;
 #pragma unroll 1
-    for (int step = 0; step < pass.steps; ++step, turn.advance()) {
+    for (int step = 0; step < steps; ++step, turn.advance()) {
         const int key = step * step_keys;
         shared.steps.wait_until_full(turn);
         if (key >= seen_by_any) {
@@ -148,8 +180,8 @@ __device__ void sum_steps(const QueryPass& pass, float scale, const OwnPlace& pl
         Scores d_p;
         PackedScores packed_d_s;
         machine::fence_products();
-        start_scores<depth>(s, q, k);
-        start_scores<depth>(d_p, d_out, shared.v[turn.stage]);
+        start_scores<depth>(s, own.q, k);
+        start_scores<depth>(d_p, own.d_out, shared.v[turn.stage]);
         machine::wait_for_products<1>();
         machine::tie(s);
         if (key + step_keys > seen_by_all) {
@@ -168,34 +200,25 @@ __device__ void sum_steps(const QueryPass& pass, float scale, const OwnPlace& pl
     }
 }
 
+// By a warpgroup: one job after another.
 template <int depth>
-__global__ void __launch_bounds__(backward_threads, 1)
-    query_gradients_kernel(const __grid_constant__ BackwardMaps maps, AttentionBackward<Cuda> op,
-                           AttentionWork work, float scale) {
-    auto& shared = *reinterpret_cast<QueryPassShared<depth>*>(machine::aligned_shared());
-    const QueryPass pass(work);
-    if (pass.head >= pass.tile.first_head + pass.tile.heads) {
-        return;
-    }
-    if (threadIdx.x == 0) {
-        shared.steps.init(1);
-        machine::init_barrier(&shared.own, 1);
-        machine::publish_barriers();
-    }
-    __syncthreads();
-    const int group = warpgroup();
-    if (group == 0) {
-        machine::keep_registers<40>();
-        if (threadIdx.x == 0) {
-            const auto kv_head = pass.head / op.queries_per_kv - op.block.first_head;
-            fetch_rows(maps, pass, static_cast<int>(kv_head) * (depth / block_columns), shared);
+__device__ void compute(const AttentionBackward<Cuda>& op, float scale, const OwnPlace& place,
+                        QueryPassShared<depth>& shared) {
+    Turn<stages> turn;
+    for (Turn<own_stages> own;; own.advance()) {
+        shared.own.wait_until_full(own);
+        const QueryPass pass = shared.pass;
+        if (pass.is_none()) {
+            return;
         }
-    } else {
-        machine::take_registers<232>();
-        const OwnPlace place(group - 1);
+        QueryPassOperands<depth> operands;
+        load_rows<depth>(shared.q, place, operands.q);
+        load_rows<depth>(shared.d_out, place, operands.d_out);
+        machine::fence_shared();
+        shared.own.leave(own);
         const RowStatistics of_rows(op, pass, place);
         Gradient<depth> d_q = {};
-        sum_steps(pass, scale * log2_e, place, of_rows, shared, d_q);
+        sum_steps(pass, operands, scale * log2_e, place, of_rows, shared, turn, d_q);
         const AttentionTile& tile = pass.tile;
         add_gradient<depth>(
             d_q, scale, place,
@@ -204,23 +227,48 @@ __global__ void __launch_bounds__(backward_threads, 1)
 }
 
 template <int depth>
-void start(const Stream<Cuda>& stream, const AttentionBackward<Cuda>& op,
-           const BackwardMaps& maps) {
-    for_each_work(stream, query_tiles(op.items, own_rows), [&](const AttentionWork& work) {
-        launch(stream, query_gradients_kernel<depth>, grid_of_blocks<QueryPassShared<depth>>(work),
-               maps, op, work, score_scale(depth));
-    });
+__global__ void __launch_bounds__(backward_threads, 1)
+    query_gradients_kernel(const __grid_constant__ BackwardMaps maps, AttentionBackward<Cuda> op,
+                           BackwardJobs jobs, float scale) {
+    auto& shared = *reinterpret_cast<QueryPassShared<depth>*>(machine::aligned_shared());
+    if (threadIdx.x == 0) {
+        shared.init();
+    }
+    __syncthreads();
+    const int group = warpgroup();
+    if (group == 0) {
+        machine::keep_registers<40>();
+        if (threadIdx.x == 0) {
+            fetch_rows(maps, op, jobs, shared);
+        }
+    } else {
+        machine::take_registers<232>();
+        compute(op, scale, OwnPlace(group - 1), shared);
+    }
+}
+
+template <int depth>
+void start(const Stream<Cuda>& stream, const AttentionBackward<Cuda>& op, const BackwardMaps& maps,
+           bool stay) {
+    const auto start_round = [&](const AttentionWork& work) {
+        launch_jobs<QueryPassShared<depth>>(stream, work, stay,
+                                            [&](const Grid& grid, const BackwardJobs& jobs) {
+                                                launch(stream, query_gradients_kernel<depth>, grid,
+                                                       maps, op, jobs, score_scale(depth));
+                                            });
+    };
+    for_each_work(stream, query_tiles(op.items, own_rows), start_round);
 }
 
 }  // namespace
 
-bool add_query_gradients(const Stream<Cuda>& stream, const AttentionBackward<Cuda>& op) {
+bool add_query_gradients(const Stream<Cuda>& stream, const AttentionBackward<Cuda>& op, bool stay) {
     BackwardMaps maps;
     if ((op.head_dim != 64 && op.head_dim != 128) || !has_aligned_gradients(op) ||
         !make_backward_maps(op, own_rows, step_keys, maps)) {
         return false;
     }
-    (op.head_dim == 64 ? start<64> : start<128>)(stream, op, maps);
+    (op.head_dim == 64 ? start<64> : start<128>)(stream, op, maps, stay);
     return true;
 }
 

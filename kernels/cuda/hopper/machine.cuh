@@ -124,6 +124,14 @@ __device__ inline void store_matrices_transposed(void* row, const std::uint32_t 
                  : "memory");
 }
 
+// at[0] += x, at[1] += y in global memory, which does it when it comes to it; no thread waits. `at` at a
+// multiple of 8 bytes.
+__device__ inline void add_to_memory(float* at, float x, float y) {
+    asm volatile("red.global.add.v2.f32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(at)),
+                 "f"(x), "f"(y)
+                 : "memory");
+}
+
 // ---- Registers: of 128 threads each, in steps of 8, between 24 and 256; the kernel needs
 // __launch_bounds__(threads, 1). All warps of a warpgroup call it.
 

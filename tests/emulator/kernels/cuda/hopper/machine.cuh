@@ -74,6 +74,15 @@ inline void store_matrices_transposed(void* row, const std::uint32_t (&r)[4]) {
     emulator::store_matrices(row, r, true);
 }
 
+// At once.
+inline void add_to_memory(float* at, float x, float y) {
+    if (reinterpret_cast<std::uintptr_t>(at) % (2 * sizeof(float)) != 0) {
+        emulator::fail("add_to_memory: the address is no multiple of 8");
+    }
+    at[0] += x;
+    at[1] += y;
+}
+
 // ---- Registers: at the end of the block all warps of a warpgroup must have as many, and all together
 // not more than there are.
 
