@@ -5,10 +5,7 @@
 // FLOP are those of visible pairs, 4 D a pair and query head forward, 10 D backward.
 #include "device_timing.hpp"
 #include "kernels/attention.hpp"
-#if __has_include("kernels/cuda/attention_choice.hpp")
 #include "kernels/cuda/attention_choice.hpp"
-#define LONGLORA_HAS_ATTENTION_CHOICE 1
-#endif
 #include "kernels/elementwise.hpp"
 #include "sequence/left_context.hpp"
 
@@ -158,8 +155,7 @@ void measure_case(const Stream<Cuda>& stream, const Settings& settings) {
            }));
 }
 
-void choose_kernels([[maybe_unused]] const std::string& name) {
-#if LONGLORA_HAS_ATTENTION_CHOICE
+void choose_kernels(const std::string& name) {
     const std::map<std::string, AttentionKernels> known = {
         {"automatic", AttentionKernels::automatic},
         {"hopper", AttentionKernels::hopper},
@@ -168,7 +164,6 @@ void choose_kernels([[maybe_unused]] const std::string& name) {
         {"simple", AttentionKernels::simple}};
     require(known.count(name) == 1, "there are no kernels " + name);
     choose_attention_kernels(known.at(name));
-#endif
 }
 
 }  // namespace
