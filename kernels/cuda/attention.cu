@@ -1,7 +1,9 @@
-// The passes over the tiles are in attention_forward.cu, attention_backward.cu and attention_simple.cu.
+// The passes over the tiles are in attention_forward.cu, attention_backward.cu, attention_simple.cu and
+// hopper/.
 #include <cmath>
 #include <type_traits>
 
+#include "kernels/cuda/attention_choice.hpp"
 #include "kernels/cuda/attention_passes.hpp"
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/launch.cuh"
@@ -78,9 +80,15 @@ void attention_delta(const Stream<CudaDevice<S>>& stream, const AttentionDelta<C
 template <class S>
 void attention_forward(const Stream<CudaDevice<S>>& stream,
                        const AttentionForward<CudaDevice<S>>& op) {
+    if constexpr (has_tensor_cores<S>) {
+        const bool overlaps = chosen_attention_kernels() != AttentionKernels::hopper_in_turn;
+        if (may_use_hopper() && hopper::attend(stream, op, overlaps)) {
+            return;
+        }
+    }
     for_each_work(stream, query_tiles(op.items), [&](const AttentionWork& work) {
         if constexpr (has_tensor_cores<S>) {
-            if (attend_by_tensor_cores(stream, op, work)) {
+            if (may_use_tensor_cores() && attend_by_tensor_cores(stream, op, work)) {
                 return;
             }
         }
@@ -88,26 +96,52 @@ void attention_forward(const Stream<CudaDevice<S>>& stream,
     });
 }
 
-// Two passes, each of which has its sums for itself: no order of threads shows in them.
+namespace {
+
 template <class S>
-void attention_backward(const Stream<CudaDevice<S>>& stream,
-                        const AttentionBackward<CudaDevice<S>>& op) {
+void add_key_gradients(const Stream<CudaDevice<S>>& stream,
+                       const AttentionBackward<CudaDevice<S>>& op) {
+    if constexpr (has_tensor_cores<S>) {
+        if (may_use_hopper() && hopper::add_key_gradients(stream, op)) {
+            return;
+        }
+    }
     for_each_work(stream, key_tiles(op.items, op.queries_per_kv), [&](const AttentionWork& work) {
         if constexpr (has_tensor_cores<S>) {
-            if (add_key_gradients_by_tensor_cores(stream, op, work)) {
+            if (may_use_tensor_cores() && add_key_gradients_by_tensor_cores(stream, op, work)) {
                 return;
             }
         }
         add_key_gradients_simply(stream, op, work);
     });
+}
+
+template <class S>
+void add_query_gradients(const Stream<CudaDevice<S>>& stream,
+                         const AttentionBackward<CudaDevice<S>>& op) {
+    if constexpr (has_tensor_cores<S>) {
+        if (may_use_hopper() && hopper::add_query_gradients(stream, op)) {
+            return;
+        }
+    }
     for_each_work(stream, query_tiles(op.items), [&](const AttentionWork& work) {
         if constexpr (has_tensor_cores<S>) {
-            if (add_query_gradients_by_tensor_cores(stream, op, work)) {
+            if (may_use_tensor_cores() && add_query_gradients_by_tensor_cores(stream, op, work)) {
                 return;
             }
         }
         add_query_gradients_simply(stream, op, work);
     });
+}
+
+}  // namespace
+
+// Two passes, each of which has its sums for itself: no order of threads shows in them.
+template <class S>
+void attention_backward(const Stream<CudaDevice<S>>& stream,
+                        const AttentionBackward<CudaDevice<S>>& op) {
+    add_key_gradients(stream, op);
+    add_query_gradients(stream, op);
 }
 
 #define LONGLORA_ATTENTION(S)                                                \

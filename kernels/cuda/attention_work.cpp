@@ -65,13 +65,13 @@ AttentionTile make_tile(Range queries, Range keys, Index diagonal, Range heads) 
             narrow(diagonal),      narrow(heads.begin),    narrow(heads.size())};
 }
 
-Range next_rows(Range all, Index first) {
-    return {all.begin + first, std::min(all.begin + first + attention_tile_rows, all.end)};
+Range next_rows(Range all, Index first, Index rows) {
+    return {all.begin + first, std::min(all.begin + first + rows, all.end)};
 }
 
-void add_query_tiles(const AttentionItem& item, std::vector<AttentionTile>& tiles) {
-    for (Index row = 0; row < item.queries.size(); row += attention_tile_rows) {
-        const Range queries = next_rows(item.queries, row);
+void add_query_tiles(const AttentionItem& item, Index rows, std::vector<AttentionTile>& tiles) {
+    for (Index row = 0; row < item.queries.size(); row += rows) {
+        const Range queries = next_rows(item.queries, row, rows);
         Range keys = item.keys;
         if (item.is_causal) {
             keys.end = std::min(keys.end, keys.begin + row + queries.size());
@@ -81,9 +81,9 @@ void add_query_tiles(const AttentionItem& item, std::vector<AttentionTile>& tile
     }
 }
 
-void add_key_tiles(const AttentionItem& item, std::vector<AttentionTile>& tiles) {
-    for (Index row = 0; row < item.keys.size(); row += attention_tile_rows) {
-        const Range keys = next_rows(item.keys, row);
+void add_key_tiles(const AttentionItem& item, Index rows, std::vector<AttentionTile>& tiles) {
+    for (Index row = 0; row < item.keys.size(); row += rows) {
+        const Range keys = next_rows(item.keys, row, rows);
         Range queries = item.queries;
         if (item.is_causal) {
             queries.begin += row;  // earlier ones see none of these keys
@@ -128,22 +128,25 @@ std::vector<AttentionRound> make_rounds(std::span<const AttentionItem> all, cons
 
 }  // namespace
 
-std::vector<AttentionRound> query_tiles(std::span<const AttentionItem> items) {
-    return make_rounds(
-        items,
-        [](const AttentionItem& item) {
-            return Place{item.heads, item.queries};
-        },
-        add_query_tiles, [](const AttentionTile& tile) { return tile.keys; });
+std::vector<AttentionRound> query_tiles(std::span<const AttentionItem> items, Index rows) {
+    const auto place_of = [](const AttentionItem& item) { return Place{item.heads, item.queries}; };
+    const auto add = [&](const AttentionItem& item, std::vector<AttentionTile>& tiles) {
+        add_query_tiles(item, rows, tiles);
+    };
+    return make_rounds(items, place_of, add, [](const AttentionTile& tile) { return tile.keys; });
 }
 
-std::vector<AttentionRound> key_tiles(std::span<const AttentionItem> items, Index queries_per_kv) {
+std::vector<AttentionRound> key_tiles(std::span<const AttentionItem> items, Index queries_per_kv,
+                                      Index rows) {
     const auto place_of = [&](const AttentionItem& item) {
         const Range kv_heads{item.heads.begin / queries_per_kv,
                              (item.heads.end - 1) / queries_per_kv + 1};
         return Place{kv_heads, item.keys};
     };
-    return make_rounds(items, place_of, add_key_tiles,
+    const auto add = [&](const AttentionItem& item, std::vector<AttentionTile>& tiles) {
+        add_key_tiles(item, rows, tiles);
+    };
+    return make_rounds(items, place_of, add,
                        [](const AttentionTile& tile) { return tile.queries; });
 }
 

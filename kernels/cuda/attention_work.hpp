@@ -26,7 +26,8 @@ struct AttentionTile {
     constexpr bool operator==(const AttentionTile&) const = default;
 };
 
-// Rows that a block of threads owns, and writes: queries (forward, dQ) or keys (dK, dV).
+// Rows that a block of threads owns, and writes: queries (forward, dQ) or keys (dK, dV). Kernels for
+// Hopper take more.
 constexpr Index attention_tile_rows = 64;
 
 // Tiles that write to different places: they may run at once. What rounds add to one place comes in
@@ -36,11 +37,13 @@ struct AttentionRound {
     std::int32_t heads = 0;            // the most of one tile: query heads, or K/V heads
 };
 
-// For forward and dQ: up to 64 queries, and all keys of the item that one of them sees.
-std::vector<AttentionRound> query_tiles(std::span<const AttentionItem> items);
+// For forward and dQ: up to `rows` queries, and all keys of the item that one of them sees.
+std::vector<AttentionRound> query_tiles(std::span<const AttentionItem> items,
+                                        Index rows = attention_tile_rows);
 
-// For dK and dV: up to 64 keys, and all queries of the item that see one of them.
-std::vector<AttentionRound> key_tiles(std::span<const AttentionItem> items, Index queries_per_kv);
+// For dK and dV: up to `rows` keys, and all queries of the item that see one of them.
+std::vector<AttentionRound> key_tiles(std::span<const AttentionItem> items, Index queries_per_kv,
+                                      Index rows = attention_tile_rows);
 
 // Tiles of one round on the device; a block of threads for each tile and head.
 struct AttentionWork {

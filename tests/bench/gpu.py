@@ -158,29 +158,52 @@ def end(process, is_late):
         pass
 
 
-class DeviceMemory:
-    """The most bytes in use on the GPU, by all processes, while the block runs; nan without nvidia-smi."""
+class MemoryInUse:
+    """The most bytes in use while the block runs: on the GPU by all processes, of the host beyond what was used before
+    (pinned memory is not in a process's resident size). nan where nobody says."""
 
     def __enter__(self):
-        self.peak, self.process = math.nan, None
+        self.device, self.process, self.ended = math.nan, None, threading.Event()
+        self.before = self.most = used_by_host()
+        self.watcher = threading.Thread(target=self.watch_host, daemon=True)
+        self.watcher.start()
         if tool := shutil.which("nvidia-smi"):
             words = [tool, "--query-gpu=memory.used", "--format=csv,noheader,nounits", "-i", "0", "-lms", "200"]
             self.process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-            self.reader = threading.Thread(target=self.read, daemon=True)
+            self.reader = threading.Thread(target=self.read_device, daemon=True)
             self.reader.start()
         return self
 
-    def read(self):
+    @property
+    def host(self):
+        return self.most - self.before
+
+    def watch_host(self):
+        while not self.ended.wait(0.2):
+            self.most = max(self.most, used_by_host())
+
+    def read_device(self):
         for line in self.process.stdout:
             if line.strip().isdigit():
                 used = MIB * int(line)
-                self.peak = used if math.isnan(self.peak) else max(self.peak, used)
+                self.device = used if math.isnan(self.device) else max(self.device, used)
 
     def __exit__(self, *_):
+        self.ended.set()
+        self.watcher.join()
         if self.process:
             self.process.kill()
             self.process.wait()
             self.reader.join(5)
+
+
+def used_by_host():
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        values = {line.split(":")[0]: 1024.0 * int(line.split()[1]) for line in lines}
+        return values["MemTotal"] - values["MemAvailable"]
+    except (OSError, KeyError, ValueError):
+        return math.nan
 
 
 # ---- telling

@@ -6,6 +6,7 @@ are added to those that are there, so parts may be run one at a time.
 """
 
 import argparse
+import datetime
 import os
 import shutil
 import subprocess
@@ -47,6 +48,15 @@ class Check:
         self.failures += 1
         self.add(what, "FAILED", remark=reason)
 
+    def beside(self, what, words):
+        """The lines of a script that measures PyTorch; told as a row where it failed or lacks a package."""
+        result = self.runner.run([self.python, "-W", "ignore", *words], self.budget.left(), environment=os.environ)
+        if result.code == gpu.SKIPPED:
+            self.add(what, "not run", remark=result.reason())
+        elif result.code != 0 or result.is_late:
+            self.fail(what, result.reason())
+        return result.lines()
+
     def cut_off(self):
         self.add("rest", "not run", remark="the time of this part was up")
 
@@ -58,6 +68,18 @@ def machine():
         return "no nvidia-smi"
     query = [tool, "--query-gpu=name,driver_version,memory.total,clocks.max.sm,power.limit", "--format=csv,noheader"]
     return subprocess.run(query, stdout=subprocess.PIPE, text=True, check=False).stdout.strip().replace("\n", "; ")
+
+
+def versions(python):
+    """Of what is compared with."""
+    code = """import importlib.metadata as m
+for name in ("torch", "transformers", "peft"):
+    try:
+        print(name, m.version(name))
+    except m.PackageNotFoundError:
+        print("no", name)"""
+    said = subprocess.run([python, "-c", code], stdout=subprocess.PIPE, text=True, check=True).stdout
+    return ", ".join(said.splitlines())
 
 
 def arguments():
@@ -83,7 +105,7 @@ def main():
     options = arguments()
     check = Check(options)
     check.part = "machine"
-    check.add(machine(), remark=f"scale {options.scale}; {' '.join(sys.argv[1:])}")
+    check.add(machine(), remark=f"{datetime.date.today()}, {versions(options.python)}; {' '.join(sys.argv[1:])}")
     total = gpu.Budget(options.total_seconds)
     for part in options.parts or PARTS:
         check.begin(part, min(options.seconds, total.left()))

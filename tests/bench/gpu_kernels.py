@@ -1,7 +1,6 @@
 """Parts of gpu_check.py: the device's own rates, attention and the small kernels."""
 
 import math
-import os
 
 from gpu import BENCH, GIGA, TERA, share, tera
 
@@ -70,7 +69,7 @@ def square_rate(check):
     words = [*(f"{key}={value}" for key, value in check.scale["rates"].items()), "copy_mib=0", "shapes=0"]
     found = {line["name"]: line for line in measured_lines(check, "cuda_rates", words, 60) if "name" in line}
     rate = rate_of(found.get("square"))
-    check.add("matmul beside attention", tera(rate), rate=rate)
+    check.add("matmul square now", tera(rate), rate=rate)
     return rate
 
 
@@ -86,13 +85,10 @@ def own_attention(check, case, kernels):
 def torch_attention(check):
     scale = check.scale["attention"]
     cases = ",".join(":".join(map(str, case)) for case in scale["cases"])
-    words = [check.python, "-W", "ignore", BENCH / "torch_attention.py", "--cases", cases, "--head-dim", scale["head_dim"],
-             "--seconds", scale["seconds"], "--device", check.torch_device]
-    result = check.runner.run(words, check.budget.left(), environment=os.environ)
-    if result.code != 0:
-        check.fail("PyTorch", result.reason())
+    lines = check.beside("PyTorch", [BENCH / "torch_attention.py", "--cases", cases, "--head-dim", scale["head_dim"],
+                                     "--seconds", scale["seconds"], "--device", check.torch_device])
     found = {}
-    for line in result.lines():
+    for line in lines:
         if line.get("name") in PASSES:
             case = tuple(int(line[key]) for key in ("tokens", "group", "heads", "kv_heads"))
             found[case, line["name"]] = line

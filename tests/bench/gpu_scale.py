@@ -19,10 +19,11 @@ FULL = {
     "attention": {"cases": cases((32768, 131072), (2048, 8192), ((32, 32), (32, 8))), "head_dim": 128, "seconds": 1.0,
                   "kernels": ("automatic", "tensor_cores")},
     "small": {"seconds": 0.3},
-    "step": {"model": LLAMA2_7B, "length": 32768, "group": 8192, "steps": 5, "torch_steps": 4},
+    "step": {"model": LLAMA2_7B, "length": 32768, "group": 8192, "steps": 5, "torch_steps": 4, "options": {}},
     "streaming": {"models": {"7B": LLAMA2_7B, "8B": LLAMA3_8B}, "lengths": (65536, 262144, 1048576), "group": 8192,
-                  "shard": 16384, "compared": 32768, "compared_chunks": 4, "slowest": 7000},
-    "ranks": {"model": SMALL, "length": 32768, "group": 2048, "ranks": (1, 2, 4), "steps": 3},
+                  "shard": 16384, "compared": 32768, "compared_chunks": 4, "slowest": 7000,
+                  "only": "", "options": {}},
+    "ranks": {"model": SMALL, "length": 32768, "group": 2048, "ranks": (1, 2, 4), "steps": 3, "options": {}},
 }
 QUICK = {
     **FULL,
@@ -40,10 +41,10 @@ TINY_SCALE = {
                   "kernels": ("automatic",)},
     "small": {"tokens": 64, "width": 64, "mlp_width": 96, "vocabulary": 128, "head_rows": 16, "heads": 4,
               "seconds": 0.01},
-    "step": {"model": TINY, "length": 256, "group": 64, "steps": 3, "torch_steps": 2},
+    "step": {"model": TINY, "length": 256, "group": 64, "steps": 3, "torch_steps": 2, "options": {}},
     "streaming": {"models": {"tiny": TINY}, "lengths": (256, 512), "group": 64, "shard": 128, "compared": 256,
-                  "compared_chunks": 2, "slowest": 1},
-    "ranks": {"model": TINY, "length": 256, "group": 64, "ranks": (1, 2, 4), "steps": 2},
+                  "compared_chunks": 2, "slowest": 100, "only": "", "options": {}},
+    "ranks": {"model": TINY, "length": 256, "group": 64, "ranks": (1, 2, 4), "steps": 2, "options": {}},
 }
 SCALES = {"full": FULL, "quick": QUICK, "tiny": TINY_SCALE}
 

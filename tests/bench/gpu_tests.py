@@ -12,6 +12,8 @@ SANITIZED = {"memcheck": ("adamw", "elementwise", "embedding", "fixed_point", "r
              "initcheck": ("adamw", "elementwise", "embedding", "fixed_point", "rms_norm", "rope", "swiglu",
                            "cross_entropy", "attention"),
              "racecheck": ("adamw", "elementwise", "embedding", "fixed_point", "rms_norm", "rope", "swiglu", "cross_entropy")}
+TOOL_FAILED = (r"Internal Sanitizer Error|is not supported|Failed to initialize|Unable to find injection|"
+               r"terminated before first instrumented|No attachable process")
 FOUND = 86  # exit code for what the sanitizer finds
 
 
@@ -50,16 +52,16 @@ def sanitizer(check):
     if not Path(tool).exists():
         check.add("all", "not run", remark="there is no compute-sanitizer")
         return
-    refused = 0
+    verdicts = []
     for kind, stems in SANITIZED.items():
         for stem in stems:
             program = check.bundle.find(f"cuda_{stem}_test")
             if program and not check.budget.allows(5):
                 check.cut_off()
                 return
-            if program and not sanitize(check, tool, kind, stem, program):
-                refused += 1
-            if refused == 3:
+            if program:
+                verdicts.append(sanitize(check, tool, kind, stem, program))
+            if len(verdicts) == 3 and not any(verdicts):
                 check.add("all", "not run", remark="the sanitizer does not work here: three runs without a verdict")
                 return
 
@@ -69,10 +71,11 @@ def sanitize(check, tool, kind, stem, program):
     words = [tool, "--tool", kind, "--error-exitcode", FOUND, "--print-limit", 3, program]
     result = check.runner.run(words, min(90, check.budget.left()))
     summary = re.search(r"(?:ERROR SUMMARY: |RACECHECK SUMMARY: )(\d+)", result.out)
+    broken = result.code == SKIPPED or re.search(TOOL_FAILED, result.out)
     name = f"{kind} cuda_{stem}"
     if result.is_late:
         check.add(name, "cut off", remark=f"after {result.seconds:.0f} s: no verdict")
-    elif not summary:
+    elif broken or not summary:
         said = re.search(r"========= (?!COMPUTE-SANITIZER)(.*)", result.out)
         check.add(name, "no verdict", remark=f"the tool failed: {(said[1] if said else result.reason())[:120]}")
         return False

@@ -1,7 +1,6 @@
 """Parts of gpu_check.py that train: a whole step beside transformers + PEFT, rows streamed in chunks, ranks on one GPU."""
 
 import math
-import os
 import re
 import shutil
 import statistics
@@ -9,8 +8,9 @@ import tempfile
 from pathlib import Path
 
 import gpu_kernels
+import gpu_profile
 import work
-from gpu import BENCH, DeviceMemory, MIB, gib, share, tera
+from gpu import BENCH, MIB, MemoryInUse, gib, share, tera
 
 try:
     import h5py
@@ -19,17 +19,18 @@ except ImportError as missing:
     h5py, MISSING = None, str(missing)
 
 ELEMENT, FLOAT = 2, 4  # bytes of K/V and of their gradients
-SECONDS_TO_START = 60  # at most, with the weights of 7B
+SECONDS_TO_START = 30  # at most, with the weights of 7B
 
 
 # ---- running the program
 
 
 class Training:
-    """A run of the program: /steps and attributes of its log, what it said, bytes on the GPU."""
+    """A run of the program: /steps and attributes of its log, what it said, bytes on the GPU and of the host."""
 
     def __init__(self):
-        self.result, self.steps, self.attributes, self.device_bytes, self.gradients = None, {}, {}, math.nan, {}
+        self.result, self.steps, self.attributes, self.gradients = None, {}, {}, {}
+        self.device_bytes = self.host_bytes = math.nan
 
     def failure(self, steps):
         if len(self.steps.get("step", ())) >= steps:
@@ -78,8 +79,10 @@ def read_gradients(path):
     return found
 
 
-def model_options(model, length, group):
-    return {**model.options(), "sequence.length": length, "attention.group": group, "train.batch": 1}
+def model_options(model, length, scale):
+    """With the program's options that --set PART.options={...} gives."""
+    return {**model.options(), "sequence.length": length, "attention.group": scale["group"], "train.batch": 1,
+            **scale["options"]}
 
 
 def write_tokens(folder, length, vocabulary, rows=2):
@@ -92,7 +95,7 @@ def train(check, model, options, steps, limit, ranks=0, wants_gradients=False):
     """Ends the program as soon as the log has the steps: the checkpoint of 7B's trainables takes seconds. With ranks it
     ends by itself."""
     found = Training()
-    with tempfile.TemporaryDirectory(prefix="gpu-check-", dir=check.scratch) as folder, DeviceMemory() as memory:
+    with tempfile.TemporaryDirectory(prefix="gpu-check-", dir=check.scratch) as folder, MemoryInUse() as memory:
         run, gradients = Path(folder) / "run", Path(folder) / "gradients.h5"
         settings = {"parallel.device": check.device, **options, "train.steps": steps, "train.warmup_steps": 0,
                     "train.checkpoint_every": 0, "run.directory": run,
@@ -109,7 +112,7 @@ def train(check, model, options, steps, limit, ranks=0, wants_gradients=False):
             found.result = check.runner.run(words, min(limit, check.budget.left()), has_all)
         found.steps, found.attributes = read_log(run / "log.h5")
         found.gradients = read_gradients(gradients)
-    found.device_bytes = memory.peak
+    found.device_bytes, found.host_bytes = memory.device, memory.host
     return found
 
 
@@ -134,18 +137,18 @@ def step(check):
     if not can_train(check):
         return
     scale = check.scale["step"]
-    model, length, group = scale["model"], scale["length"], scale["group"]
+    model, length = scale["model"], scale["length"]
     square = check.table.value("rates", "matmul square", "rate")
     if math.isnan(square):
         square = gpu_kernels.square_rate(check)
-    options = {**model_options(model, length, group), **scale.get("options", {})}
-    own = train(check, model, options, scale["steps"], SECONDS_TO_START + 20 * scale["steps"])
+    own = train(check, model, model_options(model, length, scale), scale["steps"], SECONDS_TO_START + 20 * scale["steps"])
     torch = torch_step(check, scale)
     if failure := own.failure(scale["steps"]):
         check.fail(f"longlora_hpc {length} tokens", failure)
     else:
         report_step(check, own, torch, square)
         report_memory(check, own, torch)
+        gpu_profile.report(check, own.seconds())
         phases = own.phases()
         check.add("seconds by phase", ", ".join(f"{name} {value:.3f}" for name, value in phases.items()),
                   remark=f"of a step of {own.steps['seconds'][-1]:.3f}", **phases)
@@ -176,20 +179,18 @@ def report_memory(check, own, torch):
     planned = re.search(r", ([\d.]+ \w+) a rank", own.result.out)
     check.add("peak device memory", gib(own.device_bytes), gib(torch["reserved_bytes"]) if torch else "", "",
               remark=f"log.h5 {gib(logged)}, planned {planned[1] if planned else '?'}; host "
-                     f"{gib(own.most('peak_bytes_host'))}", bytes=own.device_bytes)
+                     f"{gib(own.host_bytes)}, resident {gib(own.most('peak_bytes_host'))}", bytes=own.device_bytes)
 
 
 def torch_step(check, scale):
     """The fastest step after the first, or none."""
     model = scale["model"]
-    words = [check.python, "-W", "ignore", BENCH / "torch_s2_step.py", "--device", check.torch_device,
-             "--layers", model.layers, "--width", model.width, "--heads", model.heads, "--kv-heads", model.kv_heads,
-             "--mlp-width", model.mlp_width, "--vocabulary", model.vocabulary, "--length", scale["length"],
-             "--group", scale["group"], "--steps", scale["torch_steps"]]
-    result = check.runner.run(words, min(90 + 30 * scale["torch_steps"], check.budget.left()), environment=os.environ)
-    steps = [line for line in result.lines() if line.get("name") == "step"]
-    if result.code != 0 or not steps:
-        check.fail("transformers + PEFT", result.reason())
+    lines = check.beside("transformers + PEFT", [
+        BENCH / "torch_s2_step.py", "--device", check.torch_device, "--layers", model.layers, "--width", model.width,
+        "--heads", model.heads, "--kv-heads", model.kv_heads, "--mlp-width", model.mlp_width,
+        "--vocabulary", model.vocabulary, "--length", scale["length"], "--group", scale["group"],
+        "--steps", scale["torch_steps"]])
+    steps = [line for line in lines if line.get("name") == "step"]
     return min(steps[1:] or steps, key=lambda line: line["seconds"], default=None)
 
 
@@ -199,9 +200,12 @@ def torch_step(check, scale):
 def streaming(check):
     if not can_train(check):
         return
-    compare_streamed(check)
-    for name, model in check.scale["streaming"]["models"].items():
-        stream_lengths(check, name, model)
+    scale = check.scale["streaming"]
+    if scale["compared"]:
+        compare_streamed(check)
+    for name, model in scale["models"].items():
+        if scale["only"] in ("", name):
+            stream_lengths(check, name, model)
 
 
 def stream_lengths(check, name, model):
@@ -216,7 +220,7 @@ def stream_lengths(check, name, model):
             check.add(what, "not run", remark=f"may take {expected:.0f} s, {check.budget.left():.0f} s are left")
             continue
         steps = 2 if first is None else 1
-        own = train(check, model, {**model_options(model, length, scale["group"]), "sequence.chunks": chunks}, steps,
+        own = train(check, model, {**model_options(model, length, scale), "sequence.chunks": chunks}, steps,
                     2 * expected)
         if failure := own.failure(steps):
             check.fail(what, failure)
@@ -232,13 +236,19 @@ def report_length(check, what, model, this, first):
         tokens, scale["group"], chunks=tokens // scale["shard"]))
     predicted = first_own.seconds() * count(length) / count(first_length)
     seconds = own.seconds()
-    border = 2 * (scale["group"] // 2) * work.travelling_heads(model) * model.head_dim * ELEMENT * model.layers
-    kept = (length // scale["shard"] - 1) * border
+    kept = (length // scale["shard"] - 1) * border_bytes(model, scale["group"])
     check.add(what, f"{length / seconds:.0f} tokens/s ({seconds:.2f} s)", f"{length / predicted:.0f} tokens/s predicted",
-              f"{100 * predicted / seconds:.1f} %", "95 %",
-              f"device {gib(own.device_bytes)} (log.h5 {gib(own.most('peak_bytes_device'))}), host "
-              f"{gib(own.most('peak_bytes_host'))}, kept K/V {gib(kept)}, activations {own.policy()}",
-              seconds=seconds, bytes=own.device_bytes, host_bytes=own.most("peak_bytes_host"))
+              f"{100 * predicted / seconds:.1f} %", "95 %", f"activations {own.policy()}", seconds=seconds)
+    grown = own.device_bytes / first_own.device_bytes
+    flat = "" if math.isnan(grown) else f"{100 * (grown - 1):+.1f} % of {first_length}"
+    check.add(f"{what}: memory", f"device {gib(own.device_bytes)}", f"host {gib(own.host_bytes)}", flat, "flat",
+              f"kept K/V by the formula {gib(kept)}; log.h5: device {gib(own.most('peak_bytes_device'))}, host "
+              f"{gib(own.most('peak_bytes_host'))}", device=own.device_bytes, host=own.host_bytes, kept=kept)
+
+
+def border_bytes(model, group):
+    """K and V that a chunk leaves for the next one, all layers."""
+    return 2 * (group // 2) * work.travelling_heads(model) * model.head_dim * ELEMENT * model.layers
 
 
 def compare_streamed(check):
@@ -249,7 +259,7 @@ def compare_streamed(check):
     for chunks in (1, scale["compared_chunks"]):
         if not check.budget.allows(SECONDS_TO_START):
             return check.cut_off()
-        options = {**model_options(model, length, scale["group"]), "sequence.chunks": chunks}
+        options = {**model_options(model, length, scale), "sequence.chunks": chunks}
         runs.append(train(check, model, options, 1, SECONDS_TO_START + 60, wants_gradients=True))
         if failure := runs[-1].failure(1):
             return check.fail(f"gradients in {chunks} chunks", failure)
@@ -285,12 +295,12 @@ def ranks(check):
         check.fail("all", "there is no mpirun")
         return
     scale = check.scale["ranks"]
-    model, length, group = scale["model"], scale["length"], scale["group"]
+    model, length = scale["model"], scale["length"]
     first = None
     for count in scale["ranks"]:
         if not check.budget.allows(15):
             return check.cut_off()
-        options = {**model_options(model, length, group), "parallel.sequence": count, "sequence.chunks": 1}
+        options = {**model_options(model, length, scale), "parallel.sequence": count, "sequence.chunks": 1}
         own = train(check, model, options, scale["steps"], 120, ranks=count, wants_gradients=True)
         if failure := own.failure(scale["steps"]) or (own.result.code and own.result.reason()):
             check.fail(f"{count} ranks", failure)

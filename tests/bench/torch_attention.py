@@ -11,12 +11,17 @@ those of visible pairs: 4 D a pair forward, 10 D backward.
 import argparse
 import itertools
 import statistics
+import sys
 import time
 
-import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
+try:
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
 
-import torch_s2
+    import torch_s2
+except ImportError as error:
+    print(f"skipped: {error}")
+    sys.exit(77)
 
 BACKENDS = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION,
             "efficient": SDPBackend.EFFICIENT_ATTENTION, "math": SDPBackend.MATH}

@@ -3,20 +3,26 @@
     torch_s2_step.py                              Llama-2 7B's sizes, random weights made on the GPU, 32,768 tokens, G 8,192
     torch_s2_step.py --device cpu --tiny          does it work
 
-bfloat16; LoRA on q, k, v, o, trainable embeddings and norms, everything else frozen; groups by rolling, as in the paper's
-code (torch_s2.py), scaled_dot_product_attention in them; clipping, fused AdamW. Prints a line a step.
+bfloat16, LoRA's factors in float under autocast, as Trainer(bf16=True) has it; LoRA on q, k, v, o, trainable embeddings and
+norms, everything else frozen; groups by rolling, as in the paper's code (torch_s2.py), scaled_dot_product_attention in them;
+clipping, fused AdamW. Prints a line a step.
 """
 
 import argparse
 import math
+import sys
 import time
 
-import peft
-import torch
-import transformers
-from torch import nn
+try:
+    import peft
+    import torch
+    import transformers
+    from torch import nn
 
-import torch_s2
+    import torch_s2
+except ImportError as error:
+    print(f"skipped: {error}")
+    sys.exit(77)
 
 RANK, ALPHA = 8, 16
 
@@ -77,7 +83,8 @@ class Step:
 
     def run(self):
         begin = self.synchronize()
-        loss = self.model(input_ids=self.tokens, labels=self.labels, shift_labels=self.labels).loss
+        with torch.autocast(self.options.device, torch.bfloat16, enabled=self.options.autocast):
+            loss = self.model(input_ids=self.tokens, labels=self.labels, shift_labels=self.labels).loss
         forward = self.synchronize()
         loss.backward()
         backward = self.synchronize()
@@ -101,6 +108,7 @@ def arguments():
     options.add_argument("--way", default="rolled", choices=torch_s2.WAYS)
     options.add_argument("--repeated", action="store_true", help="repeat K/V heads instead of sharing them")
     options.add_argument("--no-checkpointing", dest="checkpointing", action="store_false")
+    options.add_argument("--no-autocast", dest="autocast", action="store_false")
     options.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     options.add_argument("--tiny", action="store_true")
     found = options.parse_args()

@@ -67,6 +67,8 @@ inline std::vector<Problem> problems() {
     const Layout hundreds{.length = 400, .group = 200, .ranks = 2, .pattern = shifted};
     const Layout locals{.length = 240, .group = 80, .ranks = 2, .pattern = local};
     const Layout fulls{.length = 201, .ranks = 3, .pattern = full};
+    const Layout tiles{.length = 512, .group = 256, .ranks = 2, .pattern = s2};
+    const Layout tails{.length = 600, .group = 300, .ranks = 2, .pattern = s2};
     return {{"h = 1", case_of(pairs, {4, 2}, 0, 16)},
             {"h = 5, T = 15", case_of(fives, {9, 3}, 1, 16), aligned},
             {"h = 5, D = 8", case_of(fives, {9, 3}, 1, 8), aligned},
@@ -83,6 +85,10 @@ inline std::vector<Problem> problems() {
             {"D = 96", triangle(65, 1, 1, 96)},
             {"D = 112", triangle(66, 1, 1, 112)},
             {"D = 160", triangle(20, 1, 1, 160)},
+            {"h = 128, D = 128", case_of(tiles, {3, 1}, 1, 128), aligned},
+            {"h = 150, D = 64", case_of(tails, {3, 1}, 1, 64)},
+            {"T = 300, D = 128", triangle(300, 1, 1, 128)},
+            {"several items in a row, D = 64", overlapping(131, 64)},
             {"one token", triangle(1, 1, 1, 128)},
             {"nothing", {5, 2, 1, 16, {{5, {0, 1}, {}}}}}};
 }

@@ -2,6 +2,8 @@
 #include <map>
 
 #include "cuda/attention_case.hpp"
+#include "kernels/cuda/attention_choice.hpp"
+#include "kernels/cuda/attention_passes.hpp"
 #ifdef LONGLORA_CUDA_EMULATED
 #include "emulator.hpp"
 #endif
@@ -23,6 +25,16 @@ double tolerance(const AttentionCase& problem) {
 template <class Device>
 constexpr double out_tolerance = std::is_same_v<Device, CudaFloat> ? 1e-5 : 6e-3;
 
+// Whose kernels a test is about; those that the device does not have are left to the next.
+constexpr std::array<AttentionKernels, 3> all_kernels = {
+    AttentionKernels::automatic, AttentionKernels::hopper_in_turn, AttentionKernels::tensor_cores};
+
+class Choice {
+public:
+    explicit Choice(AttentionKernels kernels) { choose_attention_kernels(kernels); }
+    ~Choice() { choose_attention_kernels(AttentionKernels::automatic); }
+};
+
 // Another order than before; on a GPU it is another one each time.
 void shuffle_threads() {
 #ifdef LONGLORA_CUDA_EMULATED
@@ -36,20 +48,68 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(forward_agrees_with_the_cpu, Device, Devices) {
     const Stream<Device> stream;
     for (const auto& [name, problem, place] : problems()) {
         HostArrays expected = HostArrays::random<Element<Device>>(problem);
-        DeviceArrays<Device> actual(stream, expected, place);
+        const HostArrays inputs = expected;
         run_forward(Stream<Cpu>(), problem, expected);
-        run_forward(stream, problem, actual);
-        require_near(name + ", out", actual.out.values(), expected.out.values<float>(),
-                     out_tolerance<Device>);
-        std::vector<float> lse = actual.lse.values();
-        std::vector<float> expected_lse = expected.lse.values<float>();
-        for (std::size_t i = 0; i < lse.size(); ++i) {  // -infinity where nothing was seen
-            if (lse[i] == expected_lse[i]) {
-                lse[i] = expected_lse[i] = 0;
+        for (const AttentionKernels kernels : all_kernels) {
+            const Choice choice(kernels);
+            if (kernels == AttentionKernels::hopper_in_turn && !may_use_hopper()) {
+                continue;
             }
+            DeviceArrays<Device> actual(stream, inputs, place);
+            run_forward(stream, problem, actual);
+            require_near(name + ", out", actual.out.values(), expected.out.values<float>(),
+                         out_tolerance<Device>);
+            std::vector<float> lse = actual.lse.values();
+            std::vector<float> expected_lse = expected.lse.values<float>();
+            for (std::size_t i = 0; i < lse.size(); ++i) {  // -infinity where nothing was seen
+                if (lse[i] == expected_lse[i]) {
+                    lse[i] = expected_lse[i] = 0;
+                }
+            }
+            require_near(name + ", lse", lse, expected_lse);
+            BOOST_TEST(actual.are_intact(), name);
         }
-        require_near(name + ", lse", lse, expected_lse);
-        BOOST_TEST(actual.are_intact(), name);
+    }
+}
+
+BOOST_AUTO_TEST_CASE(hopper_takes_what_suits_it) {
+    const Stream<Cuda> stream;
+    if (!may_use_hopper()) {
+        return;
+    }
+    const auto takes = [&](Index head_dim, Place place) {
+        const AttentionCase problem = triangle(3, 2, 1, head_dim);
+        DeviceArrays<Cuda> at(stream, HostArrays::random<BFloat16>(problem), place);
+        return hopper::attend(stream,
+                              AttentionForward<Cuda>{.q = at.q.view(),
+                                                     .block = block_of<Cuda>(problem, at, 0),
+                                                     .items = problem.blocks[0].items,
+                                                     .head_dim = head_dim,
+                                                     .queries_per_kv = problem.queries_per_kv(),
+                                                     .out = at.out.view(),
+                                                     .lse = at.lse.view()},
+                              true);
+    };
+    BOOST_TEST(takes(64, {}));
+    BOOST_TEST(takes(128, {8, 16}));
+    BOOST_TEST(!takes(128, {1, 0}));
+    BOOST_TEST(!takes(64, {0, 4}));
+    BOOST_TEST(!takes(96, {}));
+    BOOST_TEST(!takes(16, {}));
+}
+
+// Whether products and softmax overlap decides what runs beside what, not what is computed.
+BOOST_AUTO_TEST_CASE(overlap_changes_no_bit) {
+    const Stream<Cuda> stream;
+    for (const auto& [name, problem, place] : problems()) {
+        const auto host = HostArrays::random<BFloat16>(problem);
+        const auto run = [&](AttentionKernels kernels) {
+            const Choice choice(kernels);
+            DeviceArrays<Cuda> at(stream, host, place);
+            run_forward(stream, problem, at);
+            return std::pair(floats(at.out.values()), at.lse.values());
+        };
+        BOOST_TEST((run(AttentionKernels::hopper) == run(AttentionKernels::hopper_in_turn)), name);
     }
 }
 

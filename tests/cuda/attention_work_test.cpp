@@ -1,5 +1,6 @@
 #include "kernels/cuda/attention_work.hpp"
 
+#include <array>
 #include <set>
 #include <tuple>
 
@@ -34,6 +35,9 @@ const std::vector<Case>& cases() {
         {{.length = 402, .ranks = 3, .pattern = full}, {2, 2}}};
     return list;
 }
+
+// Of tiles: those of the two kinds of tensor cores, and one that divides nothing.
+constexpr std::array<Index, 3> tile_rows = {attention_tile_rows, 128, 7};
 
 // Calls body(case, items of one call, their block's rows, absolute position of its first row).
 template <class Body>
@@ -123,18 +127,20 @@ private:
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(query_tiles_hold_each_visible_pair_once) {
+namespace {
+
+void check_query_tiles(Index rows) {
     for (const Case& c : cases()) {
         for_calls(c, [&](Index, const std::vector<AttentionItem>& items, Range block) {
             Counts expected(c.heads.query, c.layout.shard_length(), block.size());
             Counts actual = expected;
             expected.add_items(items);
-            const auto rounds = query_tiles(items);
+            const auto rounds = query_tiles(items, rows);
             BOOST_TEST(rounds.size() <= 1);  // none of the plan's calls has more
             for (const AttentionRound& round : rounds) {
                 Places places;
                 for (const AttentionTile& tile : round.tiles) {
-                    BOOST_TEST((tile.queries > 0 && tile.queries <= attention_tile_rows));
+                    BOOST_TEST((tile.queries > 0 && tile.queries <= rows));
                     BOOST_TEST((tile.keys > 0 && tile.heads <= round.heads));
                     actual.add_tile(tile, heads_of(tile));
                     places.add(heads_of(tile), tile.first_query, tile.queries);
@@ -147,17 +153,27 @@ BOOST_AUTO_TEST_CASE(query_tiles_hold_each_visible_pair_once) {
     }
 }
 
-BOOST_AUTO_TEST_CASE(key_tiles_hold_each_visible_pair_once) {
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(query_tiles_hold_each_visible_pair_once) {
+    for (const Index rows : tile_rows) {
+        check_query_tiles(rows);
+    }
+}
+
+namespace {
+
+void check_key_tiles(Index rows) {
     for (const Case& c : cases()) {
         const Index queries_per_kv = c.heads.queries_per_kv();
         for_calls(c, [&](Index, const std::vector<AttentionItem>& items, Range block) {
             Counts expected(c.heads.query, c.layout.shard_length(), block.size());
             Counts actual = expected;
             expected.add_items(items);
-            for (const AttentionRound& round : key_tiles(items, queries_per_kv)) {
+            for (const AttentionRound& round : key_tiles(items, queries_per_kv, rows)) {
                 Places places;
                 for (const AttentionTile& tile : round.tiles) {
-                    BOOST_TEST((tile.keys > 0 && tile.keys <= attention_tile_rows));
+                    BOOST_TEST((tile.keys > 0 && tile.keys <= rows));
                     BOOST_TEST(tile.queries > 0);
                     for (Index place = 0; place < round.heads; ++place) {
                         const Range heads = heads_of(tile, place, queries_per_kv);
@@ -173,6 +189,14 @@ BOOST_AUTO_TEST_CASE(key_tiles_hold_each_visible_pair_once) {
             }
             BOOST_TEST((actual == expected));
         });
+    }
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(key_tiles_hold_each_visible_pair_once) {
+    for (const Index rows : tile_rows) {
+        check_key_tiles(rows);
     }
 }
 

@@ -45,6 +45,11 @@ void run(const Launch& launch, const Body& body);
 // environment variable LONGLORA_EMULATOR_SEED says. A kernel's result must not depend on it.
 void set_order(std::optional<std::uint64_t> seed);
 
+// The compute capability of the device: 8.0 or 9.0, Hopper's, with more shared memory and with what
+// kernels/cuda/hopper/machine.cuh does. At first what the environment variable
+// LONGLORA_EMULATOR_CAPABILITY says ("9.0"), or 8.0.
+void set_capability(int major, int minor);
+
 // ---- for what runs in a kernel ----
 
 constexpr int warp_lanes = 32;

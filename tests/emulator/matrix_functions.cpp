@@ -5,6 +5,8 @@
 #include <string>
 
 #include "emulator.hpp"
+#include "hopper.hpp"
+#include "scheduler.hpp"
 
 namespace longlora::emulator {
 
@@ -15,11 +17,16 @@ struct Load {
     const void* row;
 };
 
-void check_row(int lane, const void* row) {
+struct Store {
+    const std::uint32_t* r;
+    void* row;
+};
+
+void check_row(const char* name, int lane, const void* row) {
     constexpr std::size_t bytes = 16;
     const bool is_aligned = reinterpret_cast<std::uintptr_t>(row) % bytes == 0;
     if (!is_aligned || !is_shared(row, bytes)) {
-        fail("load_matrices: the address of lane " + std::to_string(lane) +
+        fail(std::string(name) + ": the address of lane " + std::to_string(lane) +
              (is_aligned ? " is not in shared memory" : " is not a multiple of 16"));
     }
 }
@@ -38,7 +45,7 @@ void load_all(void* const* operands) {
     std::uint16_t matrices[4][8][8];
     for (int lane = 0; lane < warp_lanes; ++lane) {
         const auto& load = *static_cast<const Load*>(operands[lane]);
-        check_row(lane, load.row);
+        check_row("load_matrices", lane, load.row);
         std::memcpy(matrices[lane / 8][lane % 8], load.row, sizeof matrices[0][0]);
     }
     for (int lane = 0; lane < warp_lanes; ++lane) {
@@ -49,6 +56,34 @@ void load_all(void* const* operands) {
             const std::uint32_t low = is_transposed ? x[minor][major] : x[major][minor];
             const std::uint32_t high = is_transposed ? x[minor + 1][major] : x[major][minor + 1];
             static_cast<const Load*>(operands[lane])->r[m] = low | high << 16U;
+        }
+    }
+}
+
+template <bool is_transposed>
+void store_all(void* const* operands) {
+    require_whole_warp("store_matrices", operands);
+    std::uint16_t matrices[4][8][8];
+    for (int lane = 0; lane < warp_lanes; ++lane) {
+        const int major = lane / 4;
+        const int minor = 2 * (lane % 4);
+        for (int m = 0; m < 4; ++m) {
+            auto& x = matrices[m];
+            const std::uint32_t pair = static_cast<const Store*>(operands[lane])->r[m];
+            std::uint16_t& second = is_transposed ? x[minor + 1][major] : x[major][minor + 1];
+            (is_transposed ? x[minor][major] : x[major][minor]) =
+                static_cast<std::uint16_t>(pair & 0xFFFFU);
+            second = static_cast<std::uint16_t>(pair >> 16U);
+        }
+    }
+    const unsigned first_lane = scheduler.thread() / Scheduler::lanes * Scheduler::lanes;
+    for (int lane = 0; lane < warp_lanes; ++lane) {
+        void* const row = static_cast<const Store*>(operands[lane])->row;
+        check_row("store_matrices", lane, row);
+        std::memcpy(row, matrices[lane / 8][lane % 8], sizeof matrices[0][0]);
+        if (scheduler.shared().contains_dynamic(row, 1)) {
+            hopper.writes.add(scheduler.shared().address(row),
+                              first_lane + static_cast<unsigned>(lane));
         }
     }
 }
@@ -115,6 +150,16 @@ void load_matrices(std::uint32_t (&r)[4], const void* row, bool is_transposed) {
         meet_whole_warp("load_matrices_transposed", &load, load_all<true>);
     } else {
         meet_whole_warp("load_matrices", &load, load_all<false>);
+    }
+}
+
+void store_matrices(void* row, const std::uint32_t (&r)[4], bool is_transposed) {
+    require_hopper("store_matrices");
+    Store store{r, row};
+    if (is_transposed) {
+        meet_whole_warp("store_matrices_transposed", &store, store_all<true>);
+    } else {
+        meet_whole_warp("store_matrices", &store, store_all<false>);
     }
 }
 

@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <iterator>
 #include <map>
 #include <mutex>
+#include <string>
 #include <utility>
 
 #include "cuda_runtime.h"
@@ -28,8 +30,19 @@ namespace {
 constexpr int driver_version = 13000;
 constexpr int greatest_priority = -5;
 constexpr std::size_t granted_shared_bytes = std::size_t{48} << 10U;
-constexpr std::size_t most_shared_bytes = std::size_t{163} << 10U;
 constexpr unsigned most_threads = 1024;
+
+Capability capability_at_start() {
+    const char* const text = std::getenv("LONGLORA_EMULATOR_CAPABILITY");
+    return text != nullptr && std::strcmp(text, "9.0") == 0 ? Capability{9, 0} : Capability{8, 0};
+}
+Capability& current_capability() {
+    static Capability current = capability_at_start();
+    return current;
+}
+
+// What a block may have at most; a multiprocessor has 1 KiB more.
+std::size_t most_shared_bytes() { return std::size_t{capability().major < 9 ? 163U : 227U} << 10U; }
 
 thread_local cudaError_t last_error = cudaSuccess;
 
@@ -69,15 +82,15 @@ const ErrorText& text_of(cudaError_t error) {
     return error_texts[std::size(error_texts) - 1];
 }
 
-// An A100 but for its few multiprocessors: who sizes a grid by them has each thread do several turns
+// An A100, or an H100, but for its few multiprocessors: who sizes a grid by them has each thread do several turns
 // even in a small test.
 cudaDeviceProp device_properties() {
     cudaDeviceProp p{};
     std::strcpy(p.name, "emulator");
     p.totalGlobalMem = device_bytes;
     p.sharedMemPerBlock = granted_shared_bytes;
-    p.sharedMemPerBlockOptin = most_shared_bytes;
-    p.sharedMemPerMultiprocessor = std::size_t{164} << 10U;
+    p.sharedMemPerBlockOptin = most_shared_bytes();
+    p.sharedMemPerMultiprocessor = most_shared_bytes() + (1U << 10U);
     p.regsPerBlock = 65536;
     p.regsPerMultiprocessor = 65536;
     p.warpSize = warp_lanes;
@@ -88,8 +101,8 @@ cudaDeviceProp device_properties() {
     p.maxGridSize[0] = 0x7FFFFFFF;
     p.maxGridSize[1] = p.maxGridSize[2] = 65535;
     p.totalConstMem = 65536;
-    p.major = 8;
-    p.minor = 0;
+    p.major = capability().major;
+    p.minor = capability().minor;
     p.multiProcessorCount = 4;
     p.concurrentKernels = 1;
     p.asyncEngineCount = 3;
@@ -128,6 +141,16 @@ bool fits(const dim3& size, const int (&most)[3]) {
 }
 
 }  // namespace
+
+Capability capability() { return current_capability(); }
+
+void set_capability(int major, int minor) {
+    if ((major != 8 && major != 9) || minor != 0) {
+        throw Failure("emulator: there is no device of compute capability " +
+                      std::to_string(major) + "." + std::to_string(minor));
+    }
+    current_capability() = {major, minor};
+}
 
 cudaError_t report(cudaError_t status) {
     if (status != cudaSuccess) {
@@ -297,7 +320,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value) {
     if (attribute == cudaFuncAttributeMaxDynamicSharedMemorySize) {
-        if (value < 0 || static_cast<std::size_t>(value) > emulator::most_shared_bytes) {
+        if (value < 0 || static_cast<std::size_t>(value) > emulator::most_shared_bytes()) {
             return report(cudaErrorInvalidValue);
         }
         emulator::grants.set(kernel, static_cast<std::size_t>(value));

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "device_launch_parameters.h"
+#include "hopper.hpp"
 
 uint3 threadIdx{};
 uint3 blockIdx{};
@@ -21,6 +22,8 @@ namespace longlora::emulator {
 Scheduler scheduler;
 
 namespace {
+
+constexpr unsigned events_are_rare = 16;  // turns for each of them
 
 std::string text(const uint3& index) {
     return "(" + std::to_string(index.x) + ", " + std::to_string(index.y) + ", " +
@@ -89,6 +92,17 @@ void Scheduler::run_block(std::size_t number) {
         discard_stacks();
         std::rethrow_exception(std::exchange(error_, nullptr));
     }
+    end_block();
+}
+
+void Scheduler::end_block() {
+    while (!events_.empty()) {
+        happen();
+    }
+    if (const std::string left = hopper.left_at_end(); !left.empty()) {
+        throw Failure("emulator: block " + text(blockIdx) + " of kernel " + text(*launch_->kernel) +
+                      " has ended " + left);
+    }
     if (!shared_.is_intact()) {
         throw Failure("emulator: block " + text(blockIdx) + " of kernel " + text(*launch_->kernel) +
                       " has written behind its dynamic shared memory of " +
@@ -117,7 +131,9 @@ void Scheduler::prepare_block(std::size_t number) {
     }
     started_ = 0;
     ready_.clear();
+    events_.clear();
     at_barrier_.clear();
+    hopper.prepare_block(threads_.size());
     live_ = static_cast<unsigned>(threads_.size());
     holding_ = 0;
 }
@@ -148,9 +164,19 @@ Context& Scheduler::enter(unsigned thread) {
     return *context;
 }
 
+void Scheduler::happen() {
+    const std::size_t choice = random_ ? (*random_)() % events_.size() : 0;
+    const Event event = std::move(events_[choice]);
+    events_.erase(events_.begin() + static_cast<std::ptrdiff_t>(choice));
+    event();
+}
+
 // Started threads before others, so that few stacks are in use; nobody: all wait.
 unsigned Scheduler::next_thread() {
     const std::size_t fresh = order_.size() - started_;
+    while (!events_.empty() && ((ready_.empty() && fresh == 0) || happens(events_are_rare))) {
+        happen();
+    }
     if (ready_.empty() && fresh == 0) {
         return nobody;
     }
@@ -167,6 +193,19 @@ unsigned Scheduler::next_thread() {
     return thread;
 }
 
+unsigned Scheduler::next_thread_or_error() {
+    try {
+        const unsigned thread = next_thread();
+        if (thread == nobody) {
+            throw Failure("emulator: " + deadlock());
+        }
+        return thread;
+    } catch (...) {
+        error_ = std::current_exception();
+        return nobody;
+    }
+}
+
 // The loop of every stack: while no thread waits, one after another runs here without any switch.
 void Scheduler::work() {
     for (;;) {
@@ -178,15 +217,12 @@ void Scheduler::work() {
         }
         Context& mine = *threads_[running_].context;
         Context* next = &host_;
-        if (!error_ && live_ != 0) {
-            if (const unsigned thread = next_thread(); thread == nobody) {
-                error_ = std::make_exception_ptr(Failure("emulator: " + deadlock()));
-            } else {
-                idle_.push_back(&mine);
-                next = &enter(thread);
-            }
-        } else {
+        const unsigned thread = error_ || live_ == 0 ? nobody : next_thread_or_error();
+        if (!error_) {
             idle_.push_back(&mine);
+        }
+        if (thread != nobody) {
+            next = &enter(thread);
         }
         if (next != &mine) {
             mine.switch_to(*next);
@@ -206,6 +242,16 @@ void Scheduler::wait(const char* name) {
         left.switch_to(enter(next));
     }
     threads_[mine].waits_at = nullptr;
+}
+
+void Scheduler::wait_in(Waiting& list, const char* name) {
+    list.push_back(thread());
+    wait(name);
+}
+
+void Scheduler::release(Waiting& list) {
+    ready_.insert(ready_.end(), list.rbegin(), list.rend());
+    list.clear();
 }
 
 // The last to arrive need not be the first to go on.
@@ -321,7 +367,8 @@ std::string Scheduler::deadlock() const {
         message += " " + std::to_string(threads.size()) + " wait at " + name +
                    ", the first of them " + text(threads_[threads.front()].index) + ";";
     }
-    return message + " " + std::to_string(threads_.size() - live_) + " have ended";
+    return message + " " + std::to_string(threads_.size() - live_) + " have ended" +
+           hopper.open_barriers();
 }
 
 }  // namespace longlora::emulator

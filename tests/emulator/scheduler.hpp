@@ -4,11 +4,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "context.hpp"
@@ -44,6 +46,12 @@ struct Warp {
     std::vector<Group> groups;
 };
 
+// Threads that wait for the same.
+using Waiting = std::vector<unsigned>;
+
+// What the machine does beside the threads, at a moment of its own choice.
+using Event = std::function<void()>;
+
 // Who runs, who waits for whom. One for the process.
 class Scheduler {
 public:
@@ -61,6 +69,17 @@ public:
     CopyQueue& copies() { return threads_[thread()].copies; }
     std::string place() const;
     const SharedMemory& shared() const { return shared_; }
+    std::size_t threads() const { return threads_.size(); }
+
+    // Until another thread, or an event, releases the list.
+    void wait_in(Waiting& list, const char* name);
+    void release(Waiting& list);
+    // The event happens as late as can be: when no thread can go on. With a seed, at any time.
+    void later(Event event) { events_.push_back(std::move(event)); }
+    // By chance in one of `n` cases; without a seed, never.
+    bool happens(unsigned n) { return random_ && (*random_)() % n == 0; }
+    // The running thread goes on later, if there is a seed.
+    void let_others_go_first(const char* name);
 
 private:
     static constexpr unsigned nobody = ~0U;
@@ -70,8 +89,10 @@ private:
     void discard_stacks();
     Context& enter(unsigned thread);
     unsigned next_thread();
+    unsigned next_thread_or_error();
+    void happen();
     void wait(const char* name);
-    void let_others_go_first(const char* name);
+    void end_block();
     void end_thread();
     void open_barrier();
     bool is_complete(const Warp& warp, const Group& group) const;
@@ -94,6 +115,7 @@ private:
     std::vector<unsigned> order_;  // in which threads start
     std::size_t started_ = 0;
     std::vector<unsigned> ready_;  // started, and may go on; the last one first
+    std::vector<Event> events_;
     std::vector<unsigned> at_barrier_;
     unsigned live_ = 0;
     unsigned running_ = nobody;

@@ -32,7 +32,7 @@ bool lies_in(const void* from, std::size_t bytes, const void* begin, const void*
 void SharedMemory::resize(std::size_t bytes) {
     if (memory_ == nullptr || bytes != bytes_) {
         void* memory = nullptr;
-        if (posix_memalign(&memory, 128, offset + bytes + guard_bytes) != 0) {
+        if (posix_memalign(&memory, 1024, offset + bytes + guard_bytes) != 0) {
             throw std::bad_alloc();
         }
         memory_.reset(static_cast<unsigned char*>(memory));
@@ -48,9 +48,12 @@ bool SharedMemory::is_intact() const {
                        [](unsigned char c) { return c == guard; });
 }
 
+bool SharedMemory::contains_dynamic(const void* from, std::size_t bytes) const {
+    return lies_in(from, bytes, data(), data() + bytes_);
+}
+
 bool SharedMemory::contains(const void* from, std::size_t bytes) const {
-    return lies_in(from, bytes, data(), data() + bytes_) ||
-           lies_in(from, bytes, __data_start, _end);
+    return contains_dynamic(from, bytes) || lies_in(from, bytes, __data_start, _end);
 }
 
 }  // namespace longlora::emulator

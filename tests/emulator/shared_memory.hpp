@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <memory>
 
@@ -16,6 +17,19 @@ public:
     bool is_intact() const;
     unsigned char* data() const { return memory_.get() + offset; }
     bool contains(const void* from, std::size_t bytes) const;
+
+    // Addresses as instructions take them: as far aligned as the pointers are. The hardware keeps the
+    // first 1,024 bytes of shared memory, so that no address is 0.
+    static constexpr std::uint32_t kept_bytes = 1024;
+    bool contains_dynamic(const void* from, std::size_t bytes) const;
+    std::uint32_t address(const void* p) const {
+        return static_cast<std::uint32_t>(static_cast<const unsigned char*>(p) - memory_.get()) +
+               kept_bytes;
+    }
+    unsigned char* at(std::uint32_t address) const { return memory_.get() + address - kept_bytes; }
+    bool contains_address(std::uint32_t first, std::size_t bytes) const {
+        return first >= kept_bytes + offset && first - kept_bytes - offset + bytes <= bytes_;
+    }
 
 private:
     static constexpr std::size_t offset = 16;
