@@ -34,7 +34,7 @@ if [[ -z $build ]]; then
     # fault points are for tests of the program itself
     "$here/scripts/build.sh" build-bundle -DBLA_VENDOR=FLAME -DLONGLORA_FAULTS=OFF -DLONGLORA_TESTS=$tests --target "${targets[@]}"
 fi
-for tool in patchelf ompi_info; do
+for tool in patchelf ompi_info orterun orted; do
     command -v $tool >/dev/null || { echo "bundle.sh: $tool is not installed (scripts/install.sh bundle)" >&2; exit 1; }
 done
 
