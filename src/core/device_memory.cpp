@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 
@@ -12,12 +13,22 @@
 namespace longlora {
 namespace {
 
-constexpr std::size_t alignment = 64;           // one cache line, one AVX-512 register
+constexpr std::size_t alignment = 64;  // one cache line, one AVX-512 register
+std::atomic<bool> is_banned = false;
+
 constexpr std::size_t huge_page = 2ULL << 20U;  // first touch costs a fifth with 2 MiB pages
 
 }  // namespace
 
+AllocationBan::AllocationBan() { is_banned = true; }
+AllocationBan::~AllocationBan() { is_banned = false; }
+
+void check_allocation(const std::string& purpose) {
+    ensure(!is_banned, "memory for " + purpose + " is taken in the midst of a step");
+}
+
 void* DeviceMemory<Cpu>::allocate(std::size_t bytes, const std::string& purpose) {
+    check_allocation(purpose);
     const bool is_large = bytes >= 2 * huge_page;
     const std::size_t unit = is_large ? huge_page : alignment;
     const std::size_t size = (bytes + unit - 1) / unit * unit;

@@ -11,6 +11,19 @@ namespace longlora {
 template <class Device>
 struct DeviceMemory;
 
+// While one lives, memory of a device, or pinned memory, is refused with an internal Error: what a first
+// step has not taken, later ones must not need. One at a time.
+class AllocationBan {
+public:
+    AllocationBan();
+    ~AllocationBan();
+    AllocationBan(const AllocationBan&) = delete;
+    AllocationBan& operator=(const AllocationBan&) = delete;
+};
+
+// Throws while there is a ban.
+void check_allocation(const std::string& purpose);
+
 template <>
 struct DeviceMemory<Cpu> {
     static void* allocate(std::size_t bytes, const std::string& purpose);
@@ -19,6 +32,8 @@ struct DeviceMemory<Cpu> {
 
 void* allocate_cuda_memory(std::size_t bytes, const std::string& purpose);
 void release_cuda_memory(void* memory) noexcept;
+// The most that was ever taken at once, by this process and this way; 0 without CUDA.
+std::size_t peak_cuda_memory();
 
 template <class Storage>
 struct DeviceMemory<CudaDevice<Storage>> {

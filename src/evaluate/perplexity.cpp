@@ -191,8 +191,8 @@ typename PerplexityEvaluator<Device>::Sums PerplexityEvaluator<Device>::score_sh
     const auto scored = labels.values().subspan(static_cast<std::size_t>(rows.begin),
                                                 static_cast<std::size_t>(rows.size()));
     const auto count = std::count_if(scored.begin(), scored.end(), [](auto l) { return l >= 0; });
-    return {model.loss(run,
-                       {memory.activations.residual().rows(rows), memory.labels.slice(rows), 1, false}),
+    return {model.loss(run, {memory.activations.residual().rows(rows), memory.labels.slice(rows), 1,
+                             false}),
             static_cast<double>(count)};
 }
 

@@ -5,6 +5,8 @@
 #include <chrono>
 #include <string>
 
+#include "core/device_memory.hpp"
+
 namespace longlora {
 namespace {
 
@@ -46,6 +48,7 @@ std::vector<double> step_values(const StepRecord& record, const PhaseTimer& time
     auto sum = least;
     auto most = least;
     most.push_back(peak_resident_bytes());
+    most.push_back(static_cast<double>(peak_cuda_memory()));
     world.all_reduce_min(view(least));
     world.all_reduce_sum(view(sum));
     world.all_reduce_max(view(most));
@@ -57,8 +60,8 @@ std::vector<double> step_values(const StepRecord& record, const PhaseTimer& time
                                   record.seconds,
                                   record.tokens / record.seconds,
                                   record.flops / record.seconds,
+                                  most[most.size() - 2],
                                   most.back(),
-                                  0.0,
                                   record.halo_bytes};
     for (std::size_t p = 0; p < least.size(); ++p) {
         values.insert(values.end(), {least[p], sum[p] / world.size(), most[p]});

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "comm/agree.hpp"
+#include "core/device_memory.hpp"
 #include "core/error.hpp"
 #include "core/host_copy.hpp"
 #include "core/progress_point.hpp"
@@ -150,6 +151,10 @@ std::optional<double> Trainer<Device>::accumulate_rows(Index step, const Batch& 
 template <class Device>
 std::optional<StepRecord> Trainer<Device>::train_step(Index step) {
     step_start_ = now_seconds();
+    std::optional<AllocationBan> ban;
+    if (has_all_memory_) {
+        ban.emplace();
+    }
     progress_point().step = step;
     two_pass_.exchange().reset_sent_bytes();
     const Batch batch = batch_of(step);
@@ -175,6 +180,7 @@ std::optional<StepRecord> Trainer<Device>::train_step(Index step) {
     }
     record.halo_bytes = mesh_.world().sum(two_pass_.exchange().sent_bytes());
     record.seconds = mesh_.world().max(now_seconds() - step_start_);
+    has_all_memory_ = batch.labels > 0;
     return record;
 }
 

@@ -103,6 +103,7 @@ private:
     double tokens_seen_ = 0;
     Index bad_steps_ = 0;  // in a row
     double step_start_ = 0;
+    bool has_all_memory_ = false;  // a whole step has run
 };
 
 }  // namespace longlora

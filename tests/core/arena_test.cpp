@@ -5,8 +5,8 @@
 
 #include <boost/test/unit_test.hpp>
 
+#include "core/device_memory.hpp"
 #include "core/error.hpp"
-
 using namespace longlora;
 
 namespace {
@@ -98,3 +98,16 @@ BOOST_AUTO_TEST_CASE(a_buffer_holds_one_array) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+BOOST_AUTO_TEST_CASE(a_ban_refuses_memory_while_it_lives) {
+    Arena<Cpu> before("test", 128);
+    {
+        const AllocationBan ban;
+        BOOST_TEST(before.vector<float>(4).size() == 4);  // was taken before
+        BOOST_CHECK_EXCEPTION(Arena<Cpu>("late", 64), Error, [](const Error& error) {
+            return std::string(error.what()).find("late") != std::string::npos;
+        });
+        BOOST_CHECK_NO_THROW(Arena<Cpu>::measuring("test"));
+    }
+    BOOST_CHECK_NO_THROW(Arena<Cpu>("later", 64));
+}

@@ -58,7 +58,8 @@ double label_loss(const TinyModel& model, const TokenStream& data, Index begin, 
     LayerRun<Cpu> run{stream, scratch, {}, static_cast<float>(model.config.rms_epsilon)};
     model.llama.forward_only(run, {token_view, label_view}, activations, exchange);
     const Range last{count - 1, count};
-    return model.llama.loss(run, {activations.residual().rows(last), label_view.slice(last), 1, false});
+    return model.llama.loss(run,
+                            {activations.residual().rows(last), label_view.slice(last), 1, false});
 }
 
 }  // namespace

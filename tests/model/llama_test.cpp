@@ -358,9 +358,9 @@ BOOST_AUTO_TEST_CASE(a_forward_that_keeps_nothing_finds_the_same_loss) {
         LayerRun<Cpu> run{stream, scratch, {}, static_cast<float>(model.config.rms_epsilon)};
         model.llama.set_position(stream, scratch, exchange.tokens().begin);
         model.llama.forward_only(run, input, activations, exchange);
-        const double loss =
-            world.sum(model.llama.loss(run, {activations.residual(), input.labels, scale(), false})) /
-            label_count();
+        const double loss = world.sum(model.llama.loss(
+                                run, {activations.residual(), input.labels, scale(), false})) /
+                            label_count();
         BOOST_TEST(std::abs(loss - expected) <= 1e-6 * expected);
     }
 }

@@ -34,7 +34,8 @@ BOOST_AUTO_TEST_CASE(the_planned_row_memory_is_what_training_allocates) {
     const Tune tune = tiny_tune();
     for (const Index chunks : {1, 2, 8}) {
         const Layout layout{512, 64, 1, chunks, Pattern::s2, Boundary::truncate};
-        const MemoryPlan plan = plan_memory<Cpu>({config, tune, layout, ActivationPolicy::keep}, 0, 1);
+        const MemoryPlan plan =
+            plan_memory<Cpu>({config, tune, layout, ActivationPolicy::keep}, 0, 1);
         auto arena = Arena<Cpu>::measuring("test");
         TwoPass<Cpu>(arena, {config, tune, layout, ActivationPolicy::keep}, 0);
         const double planned = part(plan, "activations") + part(plan, "working memory") +

@@ -1,9 +1,50 @@
+#include <algorithm>
+#include <map>
+#include <mutex>
+
 #include "core/cuda_check.hpp"
 #include "core/cuda_device.hpp"
 #include "core/device_memory.hpp"
 #include "core/text.hpp"
 
 namespace longlora {
+namespace {
+
+// Sizes of what is allocated.
+class Ledger {
+public:
+    void add(void* memory, std::size_t bytes) {
+        const std::scoped_lock lock(mutex_);
+        sizes_[memory] = bytes;
+        used_ += bytes;
+        peak_ = std::max(peak_, used_);
+    }
+    void remove(void* memory) {
+        const std::scoped_lock lock(mutex_);
+        const auto entry = sizes_.find(memory);
+        if (entry != sizes_.end()) {
+            used_ -= entry->second;
+            sizes_.erase(entry);
+        }
+    }
+    std::size_t peak() {
+        const std::scoped_lock lock(mutex_);
+        return peak_;
+    }
+
+private:
+    std::mutex mutex_;
+    std::map<void*, std::size_t> sizes_;
+    std::size_t used_ = 0;
+    std::size_t peak_ = 0;
+};
+
+Ledger& ledger() {
+    static Ledger one;
+    return one;
+}
+
+}  // namespace
 
 int cuda_device_count() {
     int count = 0;
@@ -46,6 +87,7 @@ std::size_t free_cuda_memory() {
 }
 
 void* allocate_cuda_memory(std::size_t bytes, const std::string& purpose) {
+    check_allocation(purpose);
     void* memory = nullptr;
     const cudaError_t status = cudaMalloc(&memory, bytes);
     if (status == cudaErrorMemoryAllocation) {
@@ -59,11 +101,17 @@ void* allocate_cuda_memory(std::size_t bytes, const std::string& purpose) {
                     ExitCode::failure);
     }
     cuda_check(status, "allocate memory");
+    ledger().add(memory, bytes);
     cuda_check(cudaMemset(memory, 0, bytes), "clear memory");
     cuda_check(cudaDeviceSynchronize(), "clear memory");
     return memory;
 }
 
-void release_cuda_memory(void* memory) noexcept { cudaFree(memory); }
+void release_cuda_memory(void* memory) noexcept {
+    ledger().remove(memory);
+    cudaFree(memory);
+}
+
+std::size_t peak_cuda_memory() { return ledger().peak(); }
 
 }  // namespace longlora

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "core/cuda_check.hpp"
+#include "core/device_memory.hpp"
 #include "core/text.hpp"
 
 namespace longlora {
@@ -11,6 +12,7 @@ PinnedMemory::PinnedMemory(std::size_t bytes, const std::string& purpose) {
     if (bytes == 0) {
         return;
     }
+    check_allocation(purpose);
     const cudaError_t status = cudaMallocHost(&data_, bytes);
     if (status == cudaErrorMemoryAllocation) {
         throw Error("out of memory: the host cannot pin " + format_bytes(bytes) + " for " +

@@ -2,6 +2,7 @@
 
 #include "core/cuda_check.hpp"
 #include "core/cuda_stream.hpp"
+#include "core/device_memory.hpp"
 #include "core/transfer.hpp"
 
 namespace longlora {
@@ -19,10 +20,10 @@ struct CudaStream::State {
                                                 priority == Priority::high ? greatest : least),
                    "make a stream");
         cuda_check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "make an event");
-        cuda_check(cudaMalloc(&workspace, workspace_bytes), "allocate a workspace");
+        workspace = allocate_cuda_memory(workspace_bytes, "a stream's workspace");
     }
     ~State() {
-        cudaFree(workspace);
+        release_cuda_memory(workspace);
         cudaEventDestroy(event);
         cudaStreamDestroy(stream);
     }
