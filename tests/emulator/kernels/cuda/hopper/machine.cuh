@@ -98,7 +98,7 @@ inline void take_registers() {
 }
 
 // ---- Products: c is NaN from the issue until a wait that covers it. Operands in shared memory are read
-// then or, with a seed, at any time before; registers of a at the issue. All 128 threads must issue the
+// as late as that or, with a seed, at any time before; registers of a at the issue. All 128 threads must issue the
 // same, after a fence_products() that follows the latest wait. Each step of 16 is summed in float, in
 // order, and added to c.
 
