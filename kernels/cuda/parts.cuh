@@ -25,6 +25,16 @@ struct alignas(std::min<std::size_t>(16, sizeof(T) * width)) Pack {
     __device__ const T& operator[](int i) const { return at[i]; }
 };
 
+template <class T, int width>
+__device__ Pack<float, width> floats(const Pack<T, width>& pack) {
+    Pack<float, width> x;
+#pragma unroll
+    for (int i = 0; i < width; ++i) {
+        x[i] = longlora::load(&pack[i]);
+    }
+    return x;
+}
+
 template <int width, bool is_packed>
 struct Part {
     Index first;    // column
@@ -33,20 +43,22 @@ struct Part {
     // Elements that are not there are 0.
     template <class T>
     __device__ Pack<float, width> load(const T* row) const {
-        Pack<float, width> x;
+        return floats(fetch(row));
+    }
+
+    // The same as it is stored: to convert it later leaves other loads room before it is waited for.
+    template <class T>
+    __device__ Pack<T, width> fetch(const T* row) const {
         if constexpr (is_packed) {
-            const auto pack = *reinterpret_cast<const Pack<T, width>*>(row + first);
-#pragma unroll
-            for (int i = 0; i < width; ++i) {
-                x[i] = longlora::load(&pack[i]);
-            }
+            return *reinterpret_cast<const Pack<T, width>*>(row + first);
         } else {
+            Pack<T, width> x;
 #pragma unroll
             for (int i = 0; i < width; ++i) {
-                x[i] = first + i < columns ? longlora::load(row + first + i) : 0.0F;
+                x[i] = first + i < columns ? row[first + i] : T{};
             }
+            return x;
         }
-        return x;
     }
 
     template <class T>
@@ -136,6 +148,50 @@ template <int threads, int width, bool is_packed, class Body>
 __device__ void for_parts_of_row(Index columns, const Body& body) {
     for (Index first = Index{threadIdx.x} * width; first < columns; first += threads * width) {
         body(Part<width, is_packed>{first, columns});
+    }
+}
+
+// How a block of `threads` has one row: its first parts stay in registers between two uses, what a row
+// has beyond `columns` is read again.
+template <int threads, int width, bool is_packed>
+struct HeldRow {
+    static constexpr int parts = 4;  // of a thread
+    static constexpr Index columns = Index{threads} * width * parts;
+
+    // body(i, part) for what this thread holds, 0 <= i < parts.
+    template <class Body>
+    static __device__ void for_held(Index columns_of_row, const Body& body) {
+        const Index mine = Index{threadIdx.x} * width;
+#pragma unroll
+        for (int i = 0; i < parts; ++i) {
+            const Index first = mine + i * threads * width;
+            if (first < columns_of_row) {
+                body(i, Part<width, is_packed>{first, columns_of_row});
+            }
+        }
+    }
+
+    // body(part) for this thread's share of the rest.
+    template <class Body>
+    static __device__ void for_rest(Index columns_of_row, const Body& body) {
+#pragma unroll 1
+        for (Index first = columns + Index{threadIdx.x} * width; first < columns_of_row;
+             first += threads * width) {
+            body(Part<width, is_packed>{first, columns_of_row});
+        }
+    }
+};
+
+// body(std::integral_constant<int, threads>) with threads that hold a row of `columns` where 1024 can.
+// They are a function of the columns alone, as the bits of a sum over a row must be.
+template <int width, class Body>
+void with_threads_of_row(Index columns, const Body& body) {
+    if (columns <= HeldRow<256, width, true>::columns) {
+        body(std::integral_constant<int, 256>());
+    } else if (columns <= HeldRow<512, width, true>::columns) {
+        body(std::integral_constant<int, 512>());
+    } else {
+        body(std::integral_constant<int, 1024>());
     }
 }
 
