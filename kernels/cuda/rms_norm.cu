@@ -141,10 +141,9 @@ __global__ void __launch_bounds__(1024)
     rms_norm_backward_held_kernel(RmsNormBackward<Device> op, float* slabs) {
     const Index columns = op.d_x.columns();
     const bool is_frozen = slabs == nullptr;
-    auto* const sums = reinterpret_cast<Floats*>(machine::dynamic_shared()) + threadIdx.x;
-    const auto sum_of_part = [&](int i) -> Floats& { return sums[i * blockDim.x]; };
+    auto* const sums = reinterpret_cast<float*>(machine::dynamic_shared());
     if (!is_frozen) {
-        for_held_parts<width>(columns, [&](int i, const auto&) { sum_of_part(i) = Floats{}; });
+        for_held_parts<width>(columns, [&](int, const auto& part) { part.store(sums, Floats{}); });
     }
     const Range rows = rows_of_slab(op.d_x.rows());
 #pragma unroll 1
@@ -156,13 +155,17 @@ __global__ void __launch_bounds__(1024)
         for_held_parts<width>(columns, [&](int i, const auto& part) {
             g[i] = part.load(op.d_y.row(t));
             n[i] = part.fetch(op.normalised.row(t));
-            d_x[i] = part.load(op.d_x.row(t));
         });
         if (!is_frozen) {
-            for_held_parts<width>(columns, [&](int i, const auto&) {
-                add_products(g[i], floats(n[i]), sum_of_part(i));
+            for_held_parts<width>(columns, [&](int i, const auto& part) {
+                auto sum = part.load(sums);
+                add_products(g[i], floats(n[i]), sum);
+                part.store(sums, sum);
             });
         }
+        // Not sooner: while sums are added registers are short.
+        for_held_parts<width>(columns,
+                              [&](int i, const auto& part) { d_x[i] = part.load(op.d_x.row(t)); });
         float dot = 0;
         for_held_parts<width>(columns, [&](int i, const auto& part) {
             weigh(g[i], part.load(op.weight.data()), floats(n[i]), dot);
@@ -175,8 +178,7 @@ __global__ void __launch_bounds__(1024)
     }
     if (!is_frozen) {
         float* const slab = slabs + Index{blockIdx.x} * columns;
-        for_held_parts<width>(columns,
-                              [&](int i, const auto& part) { part.store(slab, sum_of_part(i)); });
+        for_held_parts<width>(columns, [&](int, const auto& part) { part.copy(sums, slab); });
     }
 }
 
