@@ -151,47 +151,57 @@ __device__ void for_parts_of_row(Index columns, const Body& body) {
     }
 }
 
-// How a block of `threads` has one row: its first parts stay in registers between two uses, what a row
-// has beyond `columns` is read again.
-template <int threads, int width, bool is_packed>
-struct HeldRow {
-    static constexpr int parts = 4;  // of a thread
-    static constexpr Index columns = Index{threads} * width * parts;
+// How a block that has a row for itself shares it, where the threads are as many as the row needs up to
+// 1024: a warp takes stretches of neighbours, so that what its lanes hold is at fixed distances.
+template <int width>
+struct WarpStretch {
+    static constexpr int lanes = 32;
+    static constexpr int parts = 4;  // of a thread in a stretch
+    static constexpr int distance = lanes * width;
+    static constexpr int columns = parts * distance;
+    static constexpr Index most_columns =
+        1024 / lanes * columns;  // of a row with one stretch a warp
 
-    // body(i, part) for what this thread holds, 0 <= i < parts.
-    template <class Body>
-    static __device__ void for_held(Index columns_of_row, const Body& body) {
-        const Index mine = Index{threadIdx.x} * width;
-#pragma unroll
-        for (int i = 0; i < parts; ++i) {
-            const Index first = mine + i * threads * width;
-            if (first < columns_of_row) {
-                body(i, Part<width, is_packed>{first, columns_of_row});
-            }
-        }
+    static unsigned threads(Index columns_of_row) {
+        const Index stretches = ceil_div(std::min(columns_of_row, most_columns), columns);
+        return static_cast<unsigned>(std::max<Index>(stretches, 1) * lanes);
+    }
+    // Whether each thread has all parts of one stretch.
+    static bool is_whole(Index columns_of_row) {
+        return columns_of_row % columns == 0 && columns_of_row <= most_columns;
     }
 
-    // body(part) for this thread's share of the rest.
-    template <class Body>
-    static __device__ void for_rest(Index columns_of_row, const Body& body) {
-#pragma unroll 1
-        for (Index first = columns + Index{threadIdx.x} * width; first < columns_of_row;
-             first += threads * width) {
-            body(Part<width, is_packed>{first, columns_of_row});
-        }
+    // Column of this thread's first part in its first stretch.
+    static __device__ int first() {
+        const int thread = static_cast<int>(threadIdx.x);
+        return thread / lanes * columns + thread % lanes * width;
     }
 };
 
-// body(std::integral_constant<int, threads>) with threads that hold a row of `columns` where 1024 can.
-// They are a function of the columns alone, as the bits of a sum over a row must be.
+// body(part) for this thread's share of a row of any length, in the order of WarpStretch.
+template <int width, bool is_packed, class Body>
+__device__ void for_stretches(Index columns, const Body& body) {
+    using Stretch = WarpStretch<width>;
+    const Index step = Index{blockDim.x} / Stretch::lanes * Stretch::columns;
+#pragma unroll 1
+    for (Index begin = Stretch::first(); begin < columns; begin += step) {
+#pragma unroll 1
+        for (int i = 0; i < Stretch::parts; ++i) {
+            const Index first = begin + i * Stretch::distance;
+            if (first < columns) {
+                body(Part<width, is_packed>{first, columns});
+            }
+        }
+    }
+}
+
+// body(i, part) where is_whole: unrolled, so that the i-th elements of arrays are registers.
 template <int width, class Body>
-void with_threads_of_row(Index columns, const Body& body) {
-    if (columns <= HeldRow<256, width, true>::columns) {
-        body(std::integral_constant<int, 256>());
-    } else if (columns <= HeldRow<512, width, true>::columns) {
-        body(std::integral_constant<int, 512>());
-    } else {
-        body(std::integral_constant<int, 1024>());
+__device__ void for_held_parts(Index columns, const Body& body) {
+    using Stretch = WarpStretch<width>;
+#pragma unroll
+    for (int i = 0; i < Stretch::parts; ++i) {
+        body(i, Part<width, true>{Stretch::first() + i * Stretch::distance, columns});
     }
 }
 

@@ -11,6 +11,11 @@ namespace {
 
 constexpr int width = part_width<float>;
 using Floats = Pack<float, width>;
+using Stretch = WarpStretch<width>;
+
+Grid grid_of_rows(Index rows, unsigned threads) {
+    return {dim3(static_cast<unsigned>(rows)), dim3(threads)};
+}
 
 template <class S>
 __device__ float rounded(float x) {
@@ -19,41 +24,64 @@ __device__ float rounded(float x) {
     return load(&stored);
 }
 
-// A block has a row.
-template <class Device, int threads, bool is_packed>
-__global__ void __launch_bounds__(threads) rms_norm_forward_kernel(RmsNormForward<Device> op) {
-    using Row = HeldRow<threads, width, is_packed>;
-    const Index t = blockIdx.x;
-    const Index columns = op.x.columns();
-    const float* const row = op.x.row(t);
-    Floats x[Row::parts] = {};
-    Row::for_held(columns, [&](int i, const auto& part) { x[i] = part.load(row); });
-    float squares = 0;
-    const auto add_squares = [&](const Floats& of_part) {
-        for (int j = 0; j < width; ++j) {
-            squares = fmaf(of_part[j], of_part[j], squares);
-        }
-    };
-    Row::for_held(columns, [&](int i, const auto&) { add_squares(x[i]); });
-    Row::for_rest(columns, [&](const auto& part) { add_squares(part.load(row)); });
-    const float mean = block_sum<threads>(squares) / static_cast<float>(columns);
+__device__ inline void add_squares(const Floats& x, float& squares) {
+#pragma unroll
+    for (int j = 0; j < width; ++j) {
+        squares = fmaf(x[j], x[j], squares);
+    }
+}
+
+// 1 / root mean square of row t, kept; the same for all threads
+template <class Device>
+__device__ float write_rstd(const RmsNormForward<Device>& op, Index t, float squares) {
+    const float mean = sum_of_block(squares) / static_cast<float>(op.x.columns());
     const float rstd = 1.0F / sqrtf(mean + op.epsilon);
     if (threadIdx.x == 0) {
         op.rstd[t] = rstd;
     }
-    const auto write = [&](const auto& part, Floats n) {
-        auto y = part.load(op.weight.data());
-        for (int j = 0; j < width; ++j) {
-            n[j] = rounded<Element<Device>>(n[j] * rstd);
-            y[j] *= n[j];
-        }
-        part.store(op.y.row(t), y);
-        if (op.normalised.rows() > 0) {
-            part.store(op.normalised.row(t), n);
-        }
-    };
-    Row::for_held(columns, [&](int i, const auto& part) { write(part, x[i]); });
-    Row::for_rest(columns, [&](const auto& part) { write(part, part.load(row)); });
+    return rstd;
+}
+
+template <class Device, class P>
+__device__ void write_part(const RmsNormForward<Device>& op, Index t, const P& part, Floats x,
+                           float rstd) {
+    auto y = part.load(op.weight.data());
+#pragma unroll
+    for (int j = 0; j < width; ++j) {
+        x[j] = rounded<Element<Device>>(x[j] * rstd);
+        y[j] *= x[j];
+    }
+    part.store(op.y.row(t), y);
+    if (op.normalised.rows() > 0) {
+        part.store(op.normalised.row(t), x);
+    }
+}
+
+// A block has a row, each thread a stretch of it in registers.
+template <class Device>
+__global__ void __launch_bounds__(1024) rms_norm_forward_held_kernel(RmsNormForward<Device> op) {
+    const Index t = blockIdx.x;
+    const Index columns = op.x.columns();
+    Floats x[Stretch::parts];
+    for_held_parts<width>(columns, [&](int i, const auto& part) { x[i] = part.load(op.x.row(t)); });
+    float squares = 0;
+    for_held_parts<width>(columns, [&](int i, const auto&) { add_squares(x[i], squares); });
+    const float rstd = write_rstd(op, t, squares);
+    for_held_parts<width>(columns,
+                          [&](int i, const auto& part) { write_part(op, t, part, x[i], rstd); });
+}
+
+// The same for any row, with the same bits: read again where it is used again.
+template <class Device, bool is_packed>
+__global__ void __launch_bounds__(1024) rms_norm_forward_kernel(RmsNormForward<Device> op) {
+    const Index t = blockIdx.x;
+    const Index columns = op.x.columns();
+    float squares = 0;
+    for_stretches<width, is_packed>(
+        columns, [&](const auto& part) { add_squares(part.load(op.x.row(t)), squares); });
+    const float rstd = write_rstd(op, t, squares);
+    for_stretches<width, is_packed>(
+        columns, [&](const auto& part) { write_part(op, t, part, part.load(op.x.row(t)), rstd); });
 }
 
 constexpr int threads_again = 256;
@@ -100,69 +128,89 @@ __device__ inline void add_gradient(float rstd, float mean, const Floats& g, con
     }
 }
 
-// d_x, and slabs[s,e] = sum of dy n over the rows of slab s where slabs is not null. What a thread has
-// of that sum is in shared memory, where no other thread comes to it: in registers it would leave too
-// few blocks room, whose reads are to hide one another's time.
-template <class Device, int threads, bool is_packed>
-__global__ void __launch_bounds__(threads, 1024 / threads)
-    rms_norm_backward_kernel(RmsNormBackward<Device> op, float* slabs) {
-    using Row = HeldRow<threads, width, is_packed>;
-    const Index columns = op.d_x.columns();
-    const float* const weight = op.weight.data();
-    const bool is_frozen = slabs == nullptr;
-    float* const slab = slabs + Index{blockIdx.x} * columns;
-    auto* const sums = reinterpret_cast<Floats*>(machine::dynamic_shared()) + threadIdx.x;
-    if (!is_frozen) {
-        Row::for_held(columns, [&](int i, const auto&) { sums[i * threads] = {}; });
-        Row::for_rest(columns, [&](const auto& part) { part.store(slab, Floats{}); });
-    }
+__device__ inline Range rows_of_slab(Index rows) {
     const Index begin = Index{blockIdx.x} * rows_per_slab;
-    const Index end = std::min(begin + rows_per_slab, op.d_x.rows());
+    return {begin, std::min(begin + rows_per_slab, rows)};
+}
+
+// d_x, and slabs[s,e] = sum of dy n over the rows of slab s where slabs is not null. Each thread has a
+// stretch of a row in registers, and of the sum in shared memory, where no other thread comes to it: in
+// registers it would leave too few blocks room, whose reads are to hide one another's time.
+template <class Device>
+__global__ void __launch_bounds__(1024)
+    rms_norm_backward_held_kernel(RmsNormBackward<Device> op, float* slabs) {
+    const Index columns = op.d_x.columns();
+    const bool is_frozen = slabs == nullptr;
+    auto* const sums = reinterpret_cast<float*>(machine::dynamic_shared());
+    if (!is_frozen) {
+        for_held_parts<width>(columns, [&](int, const auto& part) { part.store(sums, Floats{}); });
+    }
+    const Range rows = rows_of_slab(op.d_x.rows());
 #pragma unroll 1
-    for (Index t = begin; t < end; ++t) {
+    for (Index t = rows.begin; t < rows.end; ++t) {
+        Floats g[Stretch::parts];
+        Pack<Element<Device>, width> n[Stretch::parts];
+        Floats d_x[Stretch::parts];
         const float rstd = op.rstd[t];
-        Floats g[Row::parts];
-        Pack<Element<Device>, width> n[Row::parts];
-        Floats d_x[Row::parts];
-        Row::for_held(columns, [&](int i, const auto& part) {
+        for_held_parts<width>(columns, [&](int i, const auto& part) {
             g[i] = part.load(op.d_y.row(t));
             n[i] = part.fetch(op.normalised.row(t));
-            d_x[i] = part.load(op.d_x.row(t));
         });
+        if (!is_frozen) {
+            for_held_parts<width>(columns, [&](int i, const auto& part) {
+                auto sum = part.load(sums);
+                add_products(g[i], floats(n[i]), sum);
+                part.store(sums, sum);
+            });
+        }
+        // Not sooner: while sums are added registers are short.
+        for_held_parts<width>(columns,
+                              [&](int i, const auto& part) { d_x[i] = part.load(op.d_x.row(t)); });
         float dot = 0;
-        Row::for_held(columns, [&](int i, const auto& part) {
-            if (!is_frozen) {
-                add_products(g[i], floats(n[i]), sums[i * threads]);
-            }
-            weigh(g[i], part.load(weight), floats(n[i]), dot);
+        for_held_parts<width>(columns, [&](int i, const auto& part) {
+            weigh(g[i], part.load(op.weight.data()), floats(n[i]), dot);
         });
-        Row::for_rest(columns, [&](const auto& part) {
-            auto d_y = part.load(op.d_y.row(t));
-            const auto n_again = part.load(op.normalised.row(t));
-            if (!is_frozen) {
-                auto sum = part.load(slab);
-                add_products(d_y, n_again, sum);
-                part.store(slab, sum);
-            }
-            weigh(d_y, part.load(weight), n_again, dot);
-        });
-        const float mean = block_sum<threads>(dot) / static_cast<float>(columns);
-        Row::for_held(columns, [&](int i, const auto& part) {
+        const float mean = sum_of_block(dot) / static_cast<float>(columns);
+        for_held_parts<width>(columns, [&](int i, const auto& part) {
             add_gradient(rstd, mean, g[i], floats(n[i]), d_x[i]);
             part.store(op.d_x.row(t), d_x[i]);
         });
-        Row::for_rest(columns, [&](const auto& part) {
-            auto d_y = part.load(op.d_y.row(t));
-            const auto n_again = part.load(op.normalised.row(t));
-            auto d_x_again = part.load(op.d_x.row(t));
-            weigh(d_y, part.load(weight), n_again, dot);
-            add_gradient(rstd, mean, d_y, n_again, d_x_again);
-            part.store(op.d_x.row(t), d_x_again);
-        });
     }
     if (!is_frozen) {
-        Row::for_held(columns,
-                      [&](int i, const auto& part) { part.store(slab, sums[i * threads]); });
+        float* const slab = slabs + Index{blockIdx.x} * columns;
+        for_held_parts<width>(columns, [&](int, const auto& part) { part.copy(sums, slab); });
+    }
+}
+
+// The same for any row, with the same bits: read again where it is used again.
+template <class Device, bool is_packed>
+__global__ void __launch_bounds__(1024)
+    rms_norm_backward_kernel(RmsNormBackward<Device> op, float* slabs) {
+    const Index columns = op.d_x.columns();
+    const bool is_frozen = slabs == nullptr;
+    float* const slab = is_frozen ? nullptr : slabs + Index{blockIdx.x} * columns;
+    const Range rows = rows_of_slab(op.d_x.rows());
+    for (Index t = rows.begin; t < rows.end; ++t) {
+        float dot = 0;
+        for_stretches<width, is_packed>(columns, [&](const auto& part) {
+            auto d_y = part.load(op.d_y.row(t));
+            const auto n = part.load(op.normalised.row(t));
+            if (!is_frozen) {
+                auto sum = t == rows.begin ? Floats{} : part.load(slab);
+                add_products(d_y, n, sum);
+                part.store(slab, sum);
+            }
+            weigh(d_y, part.load(op.weight.data()), n, dot);
+        });
+        const float mean = sum_of_block(dot) / static_cast<float>(columns);
+        for_stretches<width, is_packed>(columns, [&](const auto& part) {
+            auto g = part.load(op.d_y.row(t));
+            const auto n = part.load(op.normalised.row(t));
+            auto d_x = part.load(op.d_x.row(t));
+            weigh(g, part.load(op.weight.data()), n, dot);
+            add_gradient(op.rstd[t], mean, g, n, d_x);
+            part.store(op.d_x.row(t), d_x);
+        });
     }
 }
 
@@ -201,17 +249,19 @@ __global__ void __launch_bounds__(shares* warp_threads)
 template <class Device>
 void launch_backward(const Stream<Device>& stream, const RmsNormBackward<Device>& op,
                      float* slabs) {
+    const Index columns = op.d_x.columns();
+    Grid grid = grid_of_rows(ceil_div(op.d_x.rows(), rows_per_slab), Stretch::threads(columns));
     const bool is_packed = are_packable<width>(op.normalised, op.d_y, op.weight, op.d_x);
-    with_threads_of_row<width>(op.d_x.columns(), [&](auto constant) {
-        constexpr int threads = decltype(constant)::value;
-        const Index held = HeldRow<threads, width, true>::columns;
-        const Grid grid{dim3(static_cast<unsigned>(ceil_div(op.d_x.rows(), rows_per_slab))),
-                        dim3(threads), slabs == nullptr ? 0 : sizeof(float) * held};
+    if (is_packed && Stretch::is_whole(columns)) {
+        const std::size_t sum_bytes = sizeof(float) * static_cast<std::size_t>(columns);
+        grid.shared_bytes = slabs == nullptr ? 0 : sum_bytes;
+        launch(stream, rms_norm_backward_held_kernel<Device>, grid, op, slabs);
+    } else {
         launch(stream,
-               is_packed ? rms_norm_backward_kernel<Device, threads, true>
-                         : rms_norm_backward_kernel<Device, threads, false>,
+               is_packed ? rms_norm_backward_kernel<Device, true>
+                         : rms_norm_backward_kernel<Device, false>,
                grid, op, slabs);
-    });
+    }
 }
 
 // As many slabs at a time as the workspace holds.
@@ -237,24 +287,19 @@ void launch_backward_and_sums(const Stream<Device>& stream, const RmsNormBackwar
     }
 }
 
-Grid grid_of_rows(Index rows, int threads) {
-    return {dim3(static_cast<unsigned>(rows)), dim3(static_cast<unsigned>(threads))};
-}
-
 }  // namespace
 
 template <class S>
 void rms_norm_forward(const Stream<CudaDevice<S>>& stream,
                       const RmsNormForward<CudaDevice<S>>& op) {
     using Device = CudaDevice<S>;
+    const Index columns = op.x.columns();
     const bool is_packed = are_packable<width>(op.x, op.weight, op.y, op.normalised);
-    with_threads_of_row<width>(op.x.columns(), [&](auto constant) {
-        constexpr int threads = decltype(constant)::value;
-        launch(stream,
-               is_packed ? rms_norm_forward_kernel<Device, threads, true>
-                         : rms_norm_forward_kernel<Device, threads, false>,
-               grid_of_rows(op.x.rows(), threads), op);
-    });
+    const auto kernel = is_packed && Stretch::is_whole(columns)
+                            ? rms_norm_forward_held_kernel<Device>
+                        : is_packed ? rms_norm_forward_kernel<Device, true>
+                                    : rms_norm_forward_kernel<Device, false>;
+    launch(stream, kernel, grid_of_rows(op.x.rows(), Stretch::threads(columns)), op);
 }
 
 template <class S>
