@@ -104,9 +104,10 @@ __device__ void load_rows(HeadRows<own_rows, depth>& from, const OwnPlace& place
     }
 }
 
-// Of the thread's two rows; those that are not there have P = 0.
+// Of the thread's two rows; those that are not there have P = 0. Used as they are: the first products run
+// while they arrive.
 struct RowStatistics {
-    float negated_lse[2] = {-INFINITY, -INFINITY};
+    float lse[2] = {INFINITY, INFINITY};
     float delta[2] = {0, 0};
 
     __device__ RowStatistics(const AttentionBackward<Cuda>& op, const QueryPass& pass,
@@ -116,7 +117,7 @@ struct RowStatistics {
             const int row = place.row + 8 * r;
             if (row < pass.tile.queries) {
                 const Index query = Index{pass.tile.first_query} + row;
-                negated_lse[r] = hopper::negated_lse(op.lse.row(pass.head)[query]);
+                lse[r] = op.lse.row(pass.head)[query];
                 delta[r] = op.delta.row(pass.head)[query];
             }
         }
@@ -141,7 +142,7 @@ __device__ inline void hide_keys(Scores& s, const AttentionTile& tile, int key,
 __device__ inline void exponentiate_rows(Scores& s, float scale, const RowStatistics& of_rows) {
 #pragma unroll
     for (int i = 0; i < step_keys / 2; ++i) {
-        s[i] = machine::exp2_fast(fmaf(s[i], scale, of_rows.negated_lse[i / 2 % 2]));
+        s[i] = machine::exp2_fast(fmaf(s[i], scale, -of_rows.lse[i / 2 % 2]));
     }
 }
 
