@@ -102,6 +102,22 @@ void wait_for(MPI_Request& request) {
     });
 }
 
+// For the life of a wait. One that an Error ends must not leave a GPU that waits for ever.
+class AbandonScope {
+public:
+    explicit AbandonScope(const std::unique_ptr<Request::Message>& message) : message_(message) {}
+    ~AbandonScope() {
+        if (message_) {
+            message_->abandon();
+        }
+    }
+    AbandonScope(const AbandonScope&) = delete;
+    AbandonScope& operator=(const AbandonScope&) = delete;
+
+private:
+    const std::unique_ptr<Request::Message>& message_;  // null: done
+};
+
 // A long message is several of MPI's.
 class MpiMessage : public Request::Message {
 public:
@@ -170,6 +186,7 @@ void Request::wait(const std::function<void()>& meanwhile) {
     if (!message_) {
         return;
     }
+    const AbandonScope abandoning(message_);
     wait_until([&] {
         if (meanwhile) {
             meanwhile();

@@ -30,6 +30,8 @@ public:
     public:
         virtual ~Message() = default;
         virtual bool test() = 0;
+        // Nobody will look at it again, though it is not done: an Error is under way.
+        virtual void abandon() noexcept {}
     };
     explicit Request(std::unique_ptr<Message> message);
 
@@ -99,6 +101,8 @@ public:
     Request receive(const Stream<Cpu>&, View<Cpu, T, 1> values, int from, int tag) const {
         return receive(values, from, tag);
     }
+    // All messages of a phase are posted. Those of the CPU are under way by now.
+    void start_messages() const {}
 
     // One value from each rank; the same on all.
     template <class T>

@@ -3,34 +3,13 @@
 #include <memory>
 
 #include "comm/communicator.hpp"
+#include "comm/halo_transport.hpp"
 #include "core/host_copy.hpp"
 
 namespace longlora {
 
-// Passes messages between GPUs through pinned memory of the host, on a stream of its own, so that the
-// GPU computes meanwhile; a message is given to MPI by whoever looks at its request. Pinned memory is
-// taken when first needed and kept.
-class HaloStage {
-public:
-    HaloStage();
-    ~HaloStage();
-    HaloStage(const HaloStage&) = delete;
-    HaloStage& operator=(const HaloStage&) = delete;
-
-    // Bytes of the GPU, or of pinned memory, that earlier work of `compute` has written.
-    Request send(const Communicator<Cpu>& ranks, const CudaStream& compute,
-                 View<Cpu, const char, 1> device_bytes, int to, int tag);
-    // Once the request is done, later work of `compute` finds them there.
-    Request receive(const Communicator<Cpu>& ranks, const CudaStream& compute,
-                    View<Cpu, char, 1> device_bytes, int from, int tag);
-
-private:
-    struct State;
-    std::unique_ptr<State> state_;
-};
-
 // Ranks with a GPU each, or sharing one. Arrays of the host go as on the CPU; those of the GPU, in the
-// order of its stream, through the host.
+// order of its stream: collectives through the host, messages as choose_transport() has settled.
 template <class Storage>
 class Communicator<CudaDevice<Storage>> : public Communicator<Cpu> {
 public:
@@ -38,9 +17,14 @@ public:
     using Communicator<Cpu>::all_gather;
     using Communicator<Cpu>::reduce_scatter_sum;
 
-    static Communicator world() { return Communicator(Communicator<Cpu>::world()); }
+    // Not collective; its messages go through the host.
+    static Communicator world() {
+        return Communicator(Communicator<Cpu>::world(), make_staged_transport());
+    }
     Communicator split(int color, int key) const {
-        return Communicator(Communicator<Cpu>::split(color, key));
+        Communicator<Cpu> part = Communicator<Cpu>::split(color, key);
+        auto messages = make_halo_transport(part);
+        return Communicator(std::move(part), std::move(messages));
     }
 
     template <class T>
@@ -61,19 +45,21 @@ public:
                  int tag) const {
         const View<Cpu, const char, 1> bytes(reinterpret_cast<const char*>(values.data()),
                                              values.size() * Index{sizeof(T)});
-        return stage_->send(*this, stream, bytes, to, tag);
+        return messages_->send(*this, stream, bytes, to, tag);
     }
     template <class T>
     Request receive(const Stream<Device>& stream, View<Device, T, 1> values, int from,
                     int tag) const {
         const View<Cpu, char, 1> bytes(reinterpret_cast<char*>(values.data()),
                                        values.size() * Index{sizeof(T)});
-        return stage_->receive(*this, stream, bytes, from, tag);
+        return messages_->receive(*this, stream, bytes, from, tag);
     }
+    // All messages of a phase are posted: they begin, before the GPU is given long work.
+    void start_messages() const { messages_->start(); }
 
 private:
-    explicit Communicator(Communicator<Cpu> ranks)
-        : Communicator<Cpu>(std::move(ranks)), stage_(std::make_unique<HaloStage>()) {}
+    Communicator(Communicator<Cpu> ranks, std::unique_ptr<HaloTransport> messages)
+        : Communicator<Cpu>(std::move(ranks)), messages_(std::move(messages)) {}
 
     // Once a step, so nothing is overlapped; alone there is nothing to do.
     template <class T, class Work>
@@ -87,7 +73,7 @@ private:
         copy.write_back(stream);
     }
 
-    std::unique_ptr<HaloStage> stage_;
+    std::unique_ptr<HaloTransport> messages_;
 };
 
 }  // namespace longlora

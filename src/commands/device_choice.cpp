@@ -4,6 +4,7 @@
 
 #include "comm/agree.hpp"
 #include "comm/environment.hpp"
+#include "comm/transport.hpp"
 #include "core/cuda_device.hpp"
 #include "core/error.hpp"
 #include "core/terminal.hpp"
@@ -16,6 +17,25 @@ namespace {
 int local_rank(const Communicator<Cpu>& world) {
     const auto hosts = world.gather_texts(host_name());
     return static_cast<int>(std::count(hosts.begin(), hosts.begin() + world.rank(), host_name()));
+}
+
+Transport transport(choice::Transport wanted) {
+    return wanted == choice::Transport::mpi    ? Transport::mpi
+           : wanted == choice::Transport::nccl ? Transport::nccl
+                                               : Transport::automatic;
+}
+
+// "cuda (NVIDIA H100 80GB HBM3)"; of several ranks also what carries their messages, and that is said.
+std::string describe(const std::string& gpu, const Options& options,
+                     const Communicator<Cpu>& world) {
+    if (world.size() == 1) {
+        return "cuda (" + gpu + ")";
+    }
+    const std::string messages = choose_transport(world, transport(options.comm.transport));
+    if (world.rank() == 0) {
+        say(gpu + ", messages between ranks by " + messages);
+    }
+    return "cuda (" + gpu + ", " + messages + ")";
 }
 
 }  // namespace
@@ -41,7 +61,7 @@ DeviceChoice choose_device(const Options& options, const Communicator<Cpu>& worl
                                                                            : DeviceKind::cuda;
     const std::string name = use_cuda_device(local_rank(world) % count);
     agree([] { prepare_cuda_matmul(); });
-    return {kind, "cuda (" + name + ")"};
+    return {kind, describe(name, options, world)};
 }
 
 }  // namespace longlora

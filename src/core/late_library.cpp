@@ -53,13 +53,13 @@ std::vector<std::string> folders() {
 
 }  // namespace
 
-void LateLibrary::open() {
-    std::string faults;  // of files that are there and do not load
+std::string LateLibrary::open() {
+    std::string faults;
     for (const auto& file : files_) {
         for (const auto& folder : folders()) {
             handle_ = dlopen((folder + file).c_str(), RTLD_LAZY | RTLD_LOCAL);
             if (handle_ != nullptr) {
-                return;
+                return "";
             }
             const char* const fault = dlerror();
             if (!folder.empty() && fs::exists(folder + file)) {
@@ -67,18 +67,28 @@ void LateLibrary::open() {
             }
         }
     }
-    throw Error("there is a GPU, but not the library " + name_ + " (" + join(files_, " or ") +
-                    ") in the loader's folders, CUDA_HOME or /usr/local/cuda: load the cluster's "
-                    "CUDA module, or set LONGLORA_CUDA_LIBRARIES to the folder that has it (with "
-                    "PyTorch: .../site-packages/nvidia/*/lib), or parallel.device to cpu" +
-                    faults,
-                ExitCode::failure);
+    return faults;
+}
+
+bool LateLibrary::is_there() {
+    const std::scoped_lock lock(mutex_);
+    if (handle_ == nullptr) {
+        open();
+    }
+    return handle_ != nullptr;
 }
 
 void* LateLibrary::address_of(const char* function) {
     const std::scoped_lock lock(mutex_);
+    const std::string faults = handle_ == nullptr ? open() : "";
     if (handle_ == nullptr) {
-        open();
+        throw Error(
+            "there is a GPU, but not the library " + name_ + " (" + join(files_, " or ") +
+                ") in the loader's folders, CUDA_HOME or /usr/local/cuda: load the cluster's CUDA "
+                "module, or set LONGLORA_CUDA_LIBRARIES to the folder that has it (with PyTorch: "
+                ".../site-packages/nvidia/*/lib), or " +
+                setting_ + faults,
+            ExitCode::failure);
     }
     void* const address = dlsym(handle_, function);
     ensure(address != nullptr, "the library " + name_ + " that was found has no " + function +

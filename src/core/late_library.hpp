@@ -13,19 +13,23 @@ namespace longlora {
 // then in those that LONGLORA_CUDA_LIBRARIES lists (colons between them). Never closed.
 class LateLibrary {
 public:
-    // `name` is what messages call it.
-    LateLibrary(std::string name, std::vector<std::string> files)
-        : name_(std::move(name)), files_(std::move(files)) {}
+    // `name` is what messages call it, `setting` the option that does without it.
+    LateLibrary(std::string name, std::vector<std::string> files,
+                std::string setting = "parallel.device to cpu")
+        : name_(std::move(name)), files_(std::move(files)), setting_(std::move(setting)) {}
+
+    bool is_there();
 
     // The address of a function. Error (exit code 1), with the remedy, if there is no such library
     // or no such function in it. Threads may call it at the same time.
     void* address_of(const char* function);
 
 private:
-    void open();
+    std::string open();  // the faults of files that are there and do not load
 
     std::string name_;
     std::vector<std::string> files_;
+    std::string setting_;
     std::mutex mutex_;
     void* handle_ = nullptr;
 };

@@ -182,6 +182,7 @@ void AttentionLayer<Device>::attend_backward(LayerRun<Device>& run,
         attend_block(exchange.block(layer_, index), blocks[i].items, gradient.k, gradient.v);
         exchange.send_gradient(run.stream, index);
     }
+    exchange.start_messages();
     attend_block({k_of(qkv), v_of(qkv), 0}, exchange.plan().rectangles, d_k_behind, d_v_behind);
     exchange.poll();
     attend_block({k_of(qkv), v_of(qkv), 0}, exchange.plan().triangles, d_k, d_v);

@@ -138,6 +138,7 @@ void ContextExchange<Device>::begin_forward(const Stream<Device>& stream, Index 
         keep_only(stream, layer, k, v);
     }
     start_sends(stream, layer, k, v);
+    start_messages();
 }
 
 template <class Device>

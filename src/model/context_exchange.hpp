@@ -19,6 +19,11 @@ enum class Pass {
 // Carries left context to where it is needed: K and V forwards, dK and dV back, between the ranks
 // that share a sequence and from chunk to chunk. One plan, read in both directions; the same path
 // for S2-Attn, its ablations and full attention (mathematics.md, sections 2 and 4).
+//
+// Messages of a pair are posted in the same order on both sides, as a GPU's need (comm/halo_transport.hpp):
+// a phase is a layer of a pass, and in each the consumer goes through its blocks in the plan's order,
+// the owner through its peers and, of each, through the blocks in that peer's order. All messages of a
+// phase are posted before any is waited for.
 template <class Device>
 class ContextExchange {
 public:
@@ -61,6 +66,11 @@ public:
     // Memory of the host that kept K/V of a GPU take.
     std::size_t host_bytes() const { return kept_.host_bytes(); }
 
+    void start_messages() {  // backward: the gradients of all blocks are posted
+        if (sequence_ != nullptr) {
+            sequence_->start_messages();
+        }
+    }
     void poll();  // lets messages make progress between kernels
 
     double sent_bytes() const { return sent_bytes_; }

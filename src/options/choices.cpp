@@ -23,10 +23,10 @@ int choice_value(const ChoiceTexts& texts, std::string_view text, const std::str
     const auto built = split(texts.built, ' ');
     const std::string choices = join(built, ", ");
     if (contains(split(texts.later, ' '), text)) {
-        // The one value that depends on the machine and not on the program's age.
-        const bool is_cuda = text == "cuda" || text == "nccl";
+        // The values that depend on the machine and not on the program's age.
+        const std::string absent = text == "cuda" ? "CUDA" : text == "nccl" ? "NCCL" : "";
         throw Error(where + key + " " + std::string(text) +
-                        (is_cuda ? ": this build has no CUDA" : " is not built yet") +
+                        (absent.empty() ? " is not built yet" : ": this build has no " + absent) +
                         "; choose from " + choices,
                     ExitCode::bad_input);
     }

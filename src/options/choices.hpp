@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "core/device.hpp"
+#include "core/has_nccl.hpp"
 #include "sequence/layout.hpp"
 
 namespace longlora {
@@ -23,7 +24,7 @@ enum class Storage { bfloat16, float32 };
 enum class Weights { resident };
 enum class Protocol { sliding, longlora };
 enum class Attention { full, s2 };
-enum class Transport { automatic, mpi };
+enum class Transport { automatic, mpi, nccl };
 enum class Dtype { float32, float16, bfloat16 };
 
 }  // namespace choice
@@ -65,7 +66,8 @@ inline constexpr ChoiceTexts choice_texts<choice::Protocol> = {"sliding longlora
 template <>
 inline constexpr ChoiceTexts choice_texts<choice::Attention> = {"full s2"};
 template <>
-inline constexpr ChoiceTexts choice_texts<choice::Transport> = {"auto mpi", "nccl"};
+inline constexpr ChoiceTexts choice_texts<choice::Transport> =
+    has_nccl ? ChoiceTexts{"auto mpi nccl"} : ChoiceTexts{"auto mpi", "nccl"};
 template <>
 inline constexpr ChoiceTexts choice_texts<choice::Dtype> = {"float32 float16 bfloat16"};
 

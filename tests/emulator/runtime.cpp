@@ -1,5 +1,7 @@
 #include "runtime.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -236,7 +238,9 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
 }
 
 cudaError_t cudaDeviceGetPCIBusId(char* id, int bytes, int device) {
-    std::snprintf(id, static_cast<std::size_t>(bytes), "0000:00:00.0");
+    // As a process has its memory alone, so it may say of its device.
+    const bool is_own = std::getenv("LONGLORA_EMULATOR_OWN_DEVICE") != nullptr;
+    std::snprintf(id, static_cast<std::size_t>(bytes), "%08x:00:00.0", is_own ? getpid() : 0);
     return cudaSetDevice(device);
 }
 cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }

@@ -3,8 +3,9 @@
 #include <utility>
 #include <vector>
 
-#include "comm/cuda_communicator.hpp"
+#include "comm/halo_transport.hpp"
 #include "core/cuda_check.hpp"
+#include "core/transfer.hpp"
 
 namespace longlora {
 namespace {
@@ -106,43 +107,47 @@ private:
     View<Cpu, char, 1> to_;
 };
 
-}  // namespace
+// A message is given to MPI by whoever looks at its request. Pinned memory is taken when first needed
+// and kept.
+class HaloStage : public HaloTransport {
+public:
+    Request send(const Communicator<Cpu>& ranks, const CudaStream& compute,
+                 View<Cpu, const char, 1> device_bytes, int to, int tag) override {
+        const auto bytes = static_cast<std::size_t>(device_bytes.size());
+        Pinned& pinned = take(bytes);
+        copies_.wait_for(compute);
+        copy_async(copies_, pinned.memory, device_bytes.data(), bytes);
+        cuda_check(cudaEventRecord(pinned.copied, copies_.handle()), "mark a moment");
+        return Request(
+            std::make_unique<OutgoingMessage>(pinned, ranks, device_bytes.size(), to, tag));
+    }
 
-struct HaloStage::State {
-    CudaStream copies{CudaStream::Priority::high};
-    std::vector<std::unique_ptr<Pinned>> memory;
+    // The memory may still be read by earlier work: the copy waits for that.
+    Request receive(const Communicator<Cpu>& ranks, const CudaStream& compute,
+                    View<Cpu, char, 1> device_bytes, int from, int tag) override {
+        Pinned& pinned = take(static_cast<std::size_t>(device_bytes.size()));
+        copies_.wait_for(compute);
+        const View<Cpu, char, 1> copy(static_cast<char*>(pinned.memory), device_bytes.size());
+        return Request(std::make_unique<IncomingMessage>(pinned, ranks.receive(copy, from, tag),
+                                                         copies_, compute, device_bytes));
+    }
 
+private:
     Pinned& take(std::size_t bytes) {
         const auto free =
-            std::find_if(memory.begin(), memory.end(), [&](const std::unique_ptr<Pinned>& piece) {
+            std::find_if(memory_.begin(), memory_.end(), [&](const std::unique_ptr<Pinned>& piece) {
                 return !piece->is_taken && piece->bytes >= bytes && piece->is_copied();
             });
-        return free != memory.end() ? **free
-                                    : *memory.emplace_back(std::make_unique<Pinned>(bytes));
+        return free != memory_.end() ? **free
+                                     : *memory_.emplace_back(std::make_unique<Pinned>(bytes));
     }
+
+    CudaStream copies_{CudaStream::Priority::high};
+    std::vector<std::unique_ptr<Pinned>> memory_;
 };
 
-HaloStage::HaloStage() : state_(std::make_unique<State>()) {}
-HaloStage::~HaloStage() = default;
+}  // namespace
 
-Request HaloStage::send(const Communicator<Cpu>& ranks, const CudaStream& compute,
-                        View<Cpu, const char, 1> device_bytes, int to, int tag) {
-    const auto bytes = static_cast<std::size_t>(device_bytes.size());
-    Pinned& pinned = state_->take(bytes);
-    state_->copies.wait_for(compute);
-    copy_async(state_->copies, pinned.memory, device_bytes.data(), bytes);
-    cuda_check(cudaEventRecord(pinned.copied, state_->copies.handle()), "mark a moment");
-    return Request(std::make_unique<OutgoingMessage>(pinned, ranks, device_bytes.size(), to, tag));
-}
-
-// The memory may still be read by earlier work: the copy waits for that.
-Request HaloStage::receive(const Communicator<Cpu>& ranks, const CudaStream& compute,
-                           View<Cpu, char, 1> device_bytes, int from, int tag) {
-    Pinned& pinned = state_->take(static_cast<std::size_t>(device_bytes.size()));
-    state_->copies.wait_for(compute);
-    const View<Cpu, char, 1> copy(static_cast<char*>(pinned.memory), device_bytes.size());
-    return Request(std::make_unique<IncomingMessage>(pinned, ranks.receive(copy, from, tag),
-                                                     state_->copies, compute, device_bytes));
-}
+std::unique_ptr<HaloTransport> make_staged_transport() { return std::make_unique<HaloStage>(); }
 
 }  // namespace longlora

@@ -1,0 +1,73 @@
+#include "comm/transport.hpp"
+
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "comm/agree.hpp"
+#include "comm/cuda/nccl.hpp"
+#include "comm/environment.hpp"
+#include "comm/halo_transport.hpp"
+#include "core/cuda_check.hpp"
+#include "core/has_nccl.hpp"
+
+namespace longlora {
+namespace {
+
+bool is_nccl = false;
+
+// Host and bus of this rank's GPU: by these NCCL tells GPUs apart, too.
+std::string place_of_gpu() {
+    int device = 0;
+    cuda_check(cudaGetDevice(&device), "name the device");
+    std::array<char, 32> bus{};
+    cuda_check(cudaDeviceGetPCIBusId(bus.data(), static_cast<int>(bus.size()), device),
+               "name the device's bus");
+    return host_name() + " " + bus.data();
+}
+
+bool have_equal(std::vector<std::string> texts) {
+    std::sort(texts.begin(), texts.end());
+    return std::adjacent_find(texts.begin(), texts.end()) != texts.end();
+}
+
+// Why the ranks cannot use NCCL, the same on all; "" if they can.
+std::string obstacle(const Communicator<Cpu>& world) {
+    if (!has_nccl) {
+        return "this build has no NCCL";
+    }
+    const auto versions = world.gather_texts(nccl_version());
+    if (std::count(versions.begin(), versions.end(), "") > 0) {
+        return "the library NCCL is not found on each rank";
+    }
+    if (have_equal(world.gather_texts(place_of_gpu()))) {
+        return "ranks share a GPU";
+    }
+    return "";
+}
+
+}  // namespace
+
+std::string choose_transport(const Communicator<Cpu>& world, Transport wanted) {
+    is_nccl = false;
+    if (wanted == Transport::mpi) {
+        return "MPI";
+    }
+    const std::string reason = obstacle(world);
+    agree(world, [&] {
+        require(reason.empty() || wanted != Transport::nccl,
+                "comm.transport nccl: " + reason +
+                    "; give each rank a GPU of its own and load the " +
+                    "cluster's NCCL, or set comm.transport mpi");
+    });
+    is_nccl = reason.empty();
+    return is_nccl ? "NCCL " + nccl_version() : "MPI, as " + reason;
+}
+
+std::unique_ptr<HaloTransport> make_halo_transport(const Communicator<Cpu>& ranks) {
+    return is_nccl && ranks.size() > 1 ? make_nccl_transport(ranks) : make_staged_transport();
+}
+
+}  // namespace longlora
