@@ -166,7 +166,8 @@ struct QueryPassOperands {
         : q(all_q.operand(place.first_row)), d_out(all_d_out.operand(place.first_row)) {}
 };
 template <int depth>
-requires(holds_rows<depth>) struct QueryPassOperands<depth> {
+    requires(holds_rows<depth>)
+struct QueryPassOperands<depth> {
     std::uint32_t q[depth / 16][4];
     std::uint32_t d_out[depth / 16][4];
 

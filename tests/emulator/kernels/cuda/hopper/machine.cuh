@@ -130,17 +130,17 @@ inline void tie(T (&)[count]) {
 }
 
 template <Major left, Major right, int count>
-requires(count == 32 || count == 64) inline void multiply_async(float (&c)[count], Operand a,
-                                                                Operand b, bool accumulates) {
+    requires(count == 32 || count == 64)
+inline void multiply_async(float (&c)[count], Operand a, Operand b, bool accumulates) {
     constexpr int rows = 64;
     emulator::warpgroup().issue(
         {{a, left == Major::outer, rows}, {b, right == Major::outer, 2 * count}, accumulates}, c,
         nullptr);
 }
 template <Major right, int count>
-requires(count == 32 || count == 64) inline void multiply_async(float (&c)[count],
-                                                                const std::uint32_t (&a)[4],
-                                                                Operand b, bool accumulates) {
+    requires(count == 32 || count == 64)
+inline void multiply_async(float (&c)[count], const std::uint32_t (&a)[4], Operand b,
+                           bool accumulates) {
     emulator::warpgroup().issue({{}, {b, right == Major::outer, 2 * count}, accumulates}, c, a);
 }
 
