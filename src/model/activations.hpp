@@ -100,10 +100,9 @@ public:
     View<Device, float, 2> d_normed;          // (T, E)
     View<Device, float, 2> d_context;         // (T, H D)
     View<Device, float, 2> d_qkv;             // (T, (H + 2 Hkv) D) as attention sums it
-    View<Device, Element<Device>, 2>
-        d_projected;                           // (T, (H + 2 Hkv) D + 3 P) turned back, P columns
-                                               // behind each of q, k and v; d_qkv's memory
-                                               // where floats are stored
+    // (T, (H + 2 Hkv) D + 3 P) turned back, P columns behind each of q, k and v; d_qkv's memory where
+    // floats are stored
+    View<Device, Element<Device>, 2> d_projected;
     View<Device, float, 2> d_kv_behind;        // (T, 2 Hkv D) dK and dV by later tokens' squares
     View<Device, float, 2> delta;              // (H, T)
     View<Device, Element<Device>, 2> gate;     // (mlp_tile, F)
