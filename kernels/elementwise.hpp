@@ -20,11 +20,12 @@ struct Accumulate {
     View<Device, T, 2> out;
 };
 
-// out = x, in another type
+// out = scale x, in another type
 template <class Device>
 struct Convert {
     View<Device, const float, 2> x;
     View<Device, Element<Device>, 2> out;  // may be the memory of x where it has its type
+    float scale = 1;
 };
 
 // out = m x / (1 - p), or out += with accumulate; m[t,i] = 0 with probability p, a counter-based

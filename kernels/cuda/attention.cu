@@ -6,8 +6,7 @@
 #include "kernels/cuda/attention_choice.hpp"
 #include "kernels/cuda/attention_passes.hpp"
 #include "kernels/cuda/element.cuh"
-#include "kernels/cuda/launch.cuh"
-#include "kernels/cuda/reduce.cuh"
+#include "kernels/cuda/parts.cuh"
 
 namespace longlora {
 namespace {
@@ -33,29 +32,44 @@ void fill(const CudaStream& stream, View<Device, T, 2> to, float value) {
 }
 
 constexpr int delta_threads = 256;
+constexpr int delta_lanes = 16;  // that share a head: 128 elements of bfloat16, 16 bytes each
+constexpr int delta_tokens = 4;  // of theirs, so that enough reads are under way
+constexpr int delta_tile = delta_threads / delta_lanes * delta_tokens;
 
-// A warp for each token and head.
-template <class S>
+// A block for some tokens of one head; the heads of the same tokens follow one another, so that rows are
+// read whole.
+template <class S, bool is_packed>
 __global__ void __launch_bounds__(delta_threads)
-    attention_delta_kernel(AttentionDelta<CudaDevice<S>> op) {
-    constexpr int warps = delta_threads / warp_threads;
-    const Index heads = op.delta.rows();
-    const Index pair = Index{blockIdx.x} * warps + threadIdx.x / warp_threads;
-    const Index t = pair / heads;
-    if (t >= op.out.rows()) {
-        return;
+    attention_delta_kernel(AttentionDelta<CudaDevice<S>> op, int heads, int depth) {
+    constexpr int width = part_width<S>;
+    const int head = static_cast<int>(blockIdx.x) % heads;
+    const int lane = static_cast<int>(threadIdx.x) % delta_lanes;
+    const Index tokens = op.out.rows();
+    const Index first = Index{static_cast<int>(blockIdx.x) / heads} * delta_tile +
+                        static_cast<int>(threadIdx.x) / delta_lanes * delta_tokens;
+    float sums[delta_tokens] = {};
+    for (int column = lane * width; column < depth; column += delta_lanes * width) {
+        const Part<width, is_packed> part{column, depth};
+#pragma unroll
+        for (int i = 0; i < delta_tokens; ++i) {
+            const Index t = std::min(first + i, tokens - 1);
+            const auto a = part.load(op.d_out.row(t) + Index{head} * depth);
+            const auto b = part.load(op.out.row(t) + Index{head} * depth);
+#pragma unroll
+            for (int j = 0; j < width; ++j) {
+                sums[i] = fmaf(a[j], b[j], sums[i]);
+            }
+        }
     }
-    const Index head = pair % heads;
-    const Index depth = op.out.columns() / heads;
-    const S* a = op.d_out.row(t) + head * depth;
-    const S* b = op.out.row(t) + head * depth;
-    float sum = 0;
-    for (Index d = threadIdx.x % warp_threads; d < depth; d += warp_threads) {
-        sum += load(a + d) * load(b + d);
-    }
-    sum = reduce_warp(sum, [](float x, float y) { return x + y; });
-    if (threadIdx.x % warp_threads == 0) {
-        op.delta.row(head)[t] = sum;
+#pragma unroll
+    for (int i = 0; i < delta_tokens; ++i) {
+#pragma unroll
+        for (int distance = delta_lanes / 2; distance > 0; distance /= 2) {
+            sums[i] += __shfl_xor_sync(0xFFFFFFFFU, sums[i], distance);
+        }
+        if (lane == i && first + i < tokens) {
+            op.delta.row(head)[first + i] = sums[i];
+        }
     }
 }
 
@@ -73,8 +87,17 @@ void attention_reset(const Stream<CudaDevice<S>>& stream, const AttentionReset<C
 
 template <class S>
 void attention_delta(const Stream<CudaDevice<S>>& stream, const AttentionDelta<CudaDevice<S>>& op) {
-    launch(stream, attention_delta_kernel<S>,
-           grid_for(op.delta.rows() * op.delta.columns() * warp_threads, delta_threads), op);
+    const Index heads = op.delta.rows();
+    if (heads == 0) {
+        return;
+    }
+    constexpr int width = part_width<S>;
+    const int depth = static_cast<int>(op.out.columns() / heads);
+    const bool is_packed = depth % width == 0 && are_packable<width>(op.d_out, op.out);
+    const Grid grid{dim3(static_cast<unsigned>(ceil_div(op.out.rows(), Index{delta_tile}) * heads)),
+                    dim3(delta_threads)};
+    launch(stream, is_packed ? attention_delta_kernel<S, true> : attention_delta_kernel<S, false>,
+           grid, op, static_cast<int>(heads), depth);
 }
 
 template <class S>

@@ -6,7 +6,7 @@ namespace longlora {
 enum class AttentionKernels {
     automatic,       // the first below that the device has
     hopper,          // wgmma and TMA: compute capability 9, heads 64 or 128 wide
-    hopper_in_turn,  // the same, but forward's products and softmax one after the other
+    hopper_in_turn,  // the same, nothing overlapped: forward by steps, backward a tile a block
     tensor_cores,    // mma: heads 16, 32, ... 128 wide
     simple           // float, any operands
 };

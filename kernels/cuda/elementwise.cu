@@ -44,9 +44,14 @@ __global__ void accumulate_kernel(Accumulate<Device, float> op) {
 // A thread reads all of its part before it writes, so that out may be the memory of x.
 template <class Device, bool is_packed>
 __global__ void convert_kernel(Convert<Device> op) {
-    for_parts<float_width, is_packed>(
-        op.out.rows(), op.out.columns(),
-        [&](Index t, const auto& part) { part.store(op.out.row(t), part.load(op.x.row(t))); });
+    for_parts<float_width, is_packed>(op.out.rows(), op.out.columns(),
+                                      [&](Index t, const auto& part) {
+                                          auto x = part.load(op.x.row(t));
+                                          for (int i = 0; i < float_width; ++i) {
+                                              x[i] *= op.scale;
+                                          }
+                                          part.store(op.out.row(t), x);
+                                      });
 }
 
 template <class Device, class T, bool is_packed>

@@ -25,6 +25,16 @@ struct alignas(std::min<std::size_t>(16, sizeof(T) * width)) Pack {
     __device__ const T& operator[](int i) const { return at[i]; }
 };
 
+template <class T, int width>
+__device__ Pack<float, width> floats(const Pack<T, width>& pack) {
+    Pack<float, width> x;
+#pragma unroll
+    for (int i = 0; i < width; ++i) {
+        x[i] = longlora::load(&pack[i]);
+    }
+    return x;
+}
+
 template <int width, bool is_packed>
 struct Part {
     Index first;    // column
@@ -33,20 +43,22 @@ struct Part {
     // Elements that are not there are 0.
     template <class T>
     __device__ Pack<float, width> load(const T* row) const {
-        Pack<float, width> x;
+        return floats(fetch(row));
+    }
+
+    // The same as it is stored: to convert it later leaves other loads room before it is waited for.
+    template <class T>
+    __device__ Pack<T, width> fetch(const T* row) const {
         if constexpr (is_packed) {
-            const auto pack = *reinterpret_cast<const Pack<T, width>*>(row + first);
-#pragma unroll
-            for (int i = 0; i < width; ++i) {
-                x[i] = longlora::load(&pack[i]);
-            }
+            return *reinterpret_cast<const Pack<T, width>*>(row + first);
         } else {
+            Pack<T, width> x;
 #pragma unroll
             for (int i = 0; i < width; ++i) {
-                x[i] = first + i < columns ? longlora::load(row + first + i) : 0.0F;
+                x[i] = first + i < columns ? row[first + i] : T{};
             }
+            return x;
         }
-        return x;
     }
 
     template <class T>
@@ -136,6 +148,60 @@ template <int threads, int width, bool is_packed, class Body>
 __device__ void for_parts_of_row(Index columns, const Body& body) {
     for (Index first = Index{threadIdx.x} * width; first < columns; first += threads * width) {
         body(Part<width, is_packed>{first, columns});
+    }
+}
+
+// How a block that has a row for itself shares it, where the threads are as many as the row needs up to
+// 1024: a warp takes stretches of neighbours, so that what its lanes hold is at fixed distances.
+template <int width>
+struct WarpStretch {
+    static constexpr int lanes = 32;
+    static constexpr int parts = 4;  // of a thread in a stretch
+    static constexpr int distance = lanes * width;
+    static constexpr int columns = parts * distance;
+    static constexpr Index most_columns =
+        1024 / lanes * columns;  // of a row with one stretch a warp
+
+    static unsigned threads(Index columns_of_row) {
+        const Index stretches = ceil_div(std::min(columns_of_row, most_columns), columns);
+        return static_cast<unsigned>(std::max<Index>(stretches, 1) * lanes);
+    }
+    // Whether each thread has all parts of one stretch.
+    static bool is_whole(Index columns_of_row) {
+        return columns_of_row % columns == 0 && columns_of_row <= most_columns;
+    }
+
+    // Column of this thread's first part in its first stretch.
+    static __device__ int first() {
+        const int thread = static_cast<int>(threadIdx.x);
+        return thread / lanes * columns + thread % lanes * width;
+    }
+};
+
+// body(part) for this thread's share of a row of any length, in the order of WarpStretch.
+template <int width, bool is_packed, class Body>
+__device__ void for_stretches(Index columns, const Body& body) {
+    using Stretch = WarpStretch<width>;
+    const Index step = Index{blockDim.x} / Stretch::lanes * Stretch::columns;
+#pragma unroll 1
+    for (Index begin = Stretch::first(); begin < columns; begin += step) {
+#pragma unroll 1
+        for (int i = 0; i < Stretch::parts; ++i) {
+            const Index first = begin + i * Stretch::distance;
+            if (first < columns) {
+                body(Part<width, is_packed>{first, columns});
+            }
+        }
+    }
+}
+
+// body(i, part) where is_whole: unrolled, so that the i-th elements of arrays are registers.
+template <int width, class Body>
+__device__ void for_held_parts(Index columns, const Body& body) {
+    using Stretch = WarpStretch<width>;
+#pragma unroll
+    for (int i = 0; i < Stretch::parts; ++i) {
+        body(i, Part<width, true>{Stretch::first() + i * Stretch::distance, columns});
     }
 }
 

@@ -44,6 +44,22 @@ __device__ T block_sum(T x) {
     return reduce_block<threads>(x, [](T a, T b) { return a + b; });
 }
 
+// The same where the launch decides how many threads there are: whole warps, up to 1024.
+__device__ inline float sum_of_block(float x) {
+    __shared__ float of_warp[1024 / warp_threads];
+    x = reduce_warp(x, [](float a, float b) { return a + b; });
+    __syncthreads();  // what an earlier call left here has been read
+    if (threadIdx.x % warp_threads == 0) {
+        of_warp[threadIdx.x / warp_threads] = x;
+    }
+    __syncthreads();
+    x = of_warp[0];
+    for (unsigned w = 1; w < blockDim.x / warp_threads; ++w) {
+        x += of_warp[w];
+    }
+    return x;
+}
+
 // Of numbers; NaN is passed over.
 template <int threads>
 __device__ float block_max(float x) {

@@ -50,7 +50,7 @@ struct Session {
     Session(const ModelSetup& setup, std::uint64_t seed, int threads)
         : stream(threads),
           parameters(trainable_parameters(setup.config, setup.tune)),
-          store(stream, setup.base, parameters),
+          store(stream, setup.base, setup.tune, parameters),
           model(setup.config, setup.tune, parameters, store) {
         initialise_trainables(stream, parameters, setup.base, setup.base.adapter(), seed);
         store.refresh(stream);

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "model/fold.hpp"
+
 namespace longlora {
 namespace {
 
@@ -34,10 +36,10 @@ LayerActivations<Device> allocate_layer(Arena<Device>& arena, const LayerShape& 
             arena.template vector<float>(shape.tokens),
             arena.template vector<float>(shape.tokens),
             arena.template matrix<Element<Device>>(shape.tokens, shape.qkv_width()),
-            arena.template matrix<Element<Device>>(shape.tokens, shape.q_width()),
+            element_matrix(arena, shape.tokens, shape.q_width(), shape.attention_fold),
             arena.template matrix<float>(config.heads, shape.tokens),
-            arena.template matrix<Element<Device>>(mlp_tokens, config.mlp_width),
-            arena.template matrix<Element<Device>>(mlp_tokens, config.mlp_width)};
+            element_matrix(arena, mlp_tokens, config.mlp_width, shape.mlp_fold),
+            element_matrix(arena, mlp_tokens, config.mlp_width, shape.mlp_fold)};
 }
 
 }  // namespace
@@ -53,6 +55,8 @@ LayerShape layer_shape(const LlamaConfig& config, const Tune& tune, Index tokens
             std::min(tokens, Size::mlp_rows),
             std::min(tokens, tile_rows),
             tune.mode == TuneMode::full ? 0 : tune.rank,
+            attention_fold<Device>(tune),
+            mlp_fold<Device>(tune),
             tune.dropout > 0 && wants_gradients && tune.mode != TuneMode::full,
             wants_gradients};
 }
@@ -89,27 +93,28 @@ LayerActivations<Device> Activations<Device>::transient() const {
 
 template <class Device>
 Scratch<Device>::Scratch(Arena<Device>& arena, const LayerShape& shape)
-    : normed(arena.template matrix<Element<Device>>(shape.tokens, shape.config.width)),
+    : normed(element_matrix(arena, shape.tokens, shape.config.width, shape.fold())),
       d_normed(arena.template matrix<float>(shape.wants_gradients ? shape.tokens : 0,
                                             shape.config.width)),
       d_context(
           arena.template matrix<float>(shape.wants_gradients ? shape.tokens : 0, shape.q_width())),
       d_qkv(arena.template matrix<float>(shape.wants_gradients ? shape.tokens : 0,
                                          shape.qkv_width())),
-      d_projected(element_matrix(arena, d_qkv)),
+      d_projected(with_behind(element_matrix(arena, d_qkv, 3 * shape.attention_fold),
+                              3 * shape.attention_fold)),
       d_kv_behind(arena.template matrix<float>(shape.wants_gradients ? shape.tokens : 0,
                                                2 * shape.kv_width())),
       delta(arena.template matrix<float>(shape.config.heads,
                                          shape.wants_gradients ? shape.tokens : 0)),
-      gate(arena.template matrix<Element<Device>>(shape.mlp_tile, shape.config.mlp_width)),
-      up(arena.template matrix<Element<Device>>(shape.mlp_tile, shape.config.mlp_width)),
-      product(arena.template matrix<Element<Device>>(shape.mlp_tile, shape.config.mlp_width)),
+      gate(element_matrix(arena, shape.mlp_tile, shape.config.mlp_width, shape.mlp_fold)),
+      up(element_matrix(arena, shape.mlp_tile, shape.config.mlp_width, shape.mlp_fold)),
+      product(element_matrix(arena, shape.mlp_tile, shape.config.mlp_width, shape.mlp_fold)),
       d_product(arena.template matrix<float>(shape.wants_gradients ? shape.mlp_tile : 0,
                                              shape.config.mlp_width)),
       d_x(arena.template matrix<float>(shape.wants_gradients ? shape.tokens : 0,
                                        shape.config.width)),
-      copy(arena.template vector<Element<Device>>(
-          copy_size<Device>(d_x.rows() * std::max(shape.config.width, shape.q_width())))),
+      copy(arena.template vector<Element<Device>>(copy_size<Device>(
+          d_x.rows() * std::max(shape.config.width + shape.fold(), shape.q_width())))),
       logits(arena.template matrix<float>(shape.head_tile, shape.config.vocabulary)),
       d_logits(element_matrix(arena, logits)),
       losses(arena.template vector<float>(shape.head_tile)),
@@ -119,7 +124,7 @@ Scratch<Device>::Scratch(Arena<Device>& arena, const LayerShape& shape)
           shape.wants_gradients ? shape.head_tile : 0, shape.config.width)),
       cosine(arena.template matrix<float>(shape.tokens, shape.config.head_dim / 2)),
       sine(arena.template matrix<float>(shape.tokens, shape.config.head_dim / 2)),
-      linear(arena, {std::max(shape.tokens, shape.mlp_tile), shape.lora_rank, shape.linear_width(),
+      linear(arena, {std::max(shape.tokens, shape.mlp_tile), shape.lora_rank,
                      shape.has_dropout ? shape.linear_width() : 0}) {}
 
 #define LONGLORA_INSTANTIATE_FUNCTION(Device) \

@@ -50,14 +50,18 @@ struct LayerShape {
     Index mlp_tile;   // tokens that the MLP handles at a time
     Index head_tile;  // tokens whose logits exist at a time
     Index lora_rank;  // 0 without LoRA
+    // Columns behind the operands of folded layers (model/fold.hpp); 0: there are none.
+    Index attention_fold;
+    Index mlp_fold;
     bool has_dropout;
     bool wants_gradients;
 
     Index q_width() const { return config.heads * config.head_dim; }
     Index kv_width() const { return config.kv_heads * config.head_dim; }
     Index qkv_width() const { return q_width() + 2 * kv_width(); }
-    // The most inputs, or outputs, of a linear layer.
+    // The most inputs of a linear layer.
     Index linear_width() const { return std::max({config.width, q_width(), config.mlp_width}); }
+    Index fold() const { return std::max(attention_fold, mlp_fold); }
 };
 
 template <class Device>
@@ -85,18 +89,20 @@ private:
     View<Device, float, 2> residual_;
 };
 
-// Working memory that no one needs after a layer has ended; one set for all layers.
+// Working memory that no one needs after a layer has ended; one set for all layers. What is an operand
+// of a folded layer has P more columns behind it, as context, gate and up above.
 template <class Device>
 class Scratch {
 public:
     Scratch(Arena<Device>& arena, const LayerShape& shape);
 
-    View<Device, Element<Device>, 2> normed;       // (T, E)   h
-    View<Device, float, 2> d_normed;               // (T, E)
-    View<Device, float, 2> d_context;              // (T, H D)
-    View<Device, float, 2> d_qkv;                  // (T, (H + 2 Hkv) D) as attention sums it
-    View<Device, Element<Device>, 2> d_projected;  // (T, (H + 2 Hkv) D) turned back; d_qkv's memory
-                                                   // where floats are stored
+    View<Device, Element<Device>, 2> normed;  // (T, E)   h
+    View<Device, float, 2> d_normed;          // (T, E)
+    View<Device, float, 2> d_context;         // (T, H D)
+    View<Device, float, 2> d_qkv;             // (T, (H + 2 Hkv) D) as attention sums it
+    // (T, (H + 2 Hkv) D + 3 P) turned back, P columns behind each of q, k and v; d_qkv's memory where
+    // floats are stored
+    View<Device, Element<Device>, 2> d_projected;
     View<Device, float, 2> d_kv_behind;        // (T, 2 Hkv D) dK and dV by later tokens' squares
     View<Device, float, 2> delta;              // (H, T)
     View<Device, Element<Device>, 2> gate;     // (mlp_tile, F)
@@ -104,7 +110,7 @@ public:
     View<Device, Element<Device>, 2> product;  // (mlp_tile, F)  a = g sig(g) u
     View<Device, float, 2> d_product;          // (mlp_tile, F)
     View<Device, float, 2> d_x;                // (T, E) gradient of the residual stream
-    View<Device, Element<Device>, 1> copy;     // for as_elements: (T max(E, H D)), or nothing
+    View<Device, Element<Device>, 1> copy;     // for as_elements: (T max(E + P, H D)), or nothing
     View<Device, float, 2> logits;             // (head_tile, V)
     View<Device, Element<Device>, 2>
         d_logits;                   // (head_tile, V) the logits' memory where floats are stored

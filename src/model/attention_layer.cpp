@@ -3,6 +3,7 @@
 #include "kernels/rms_norm.hpp"
 #include "kernels/rope.hpp"
 #include "model/block.hpp"
+#include "model/fold.hpp"
 
 namespace longlora {
 
@@ -11,6 +12,7 @@ AttentionLayer<Device>::AttentionLayer(const LlamaConfig& config, const Tune& tu
                                        Parameters<Device>& parameters, Index layer)
     : config_(config),
       layer_(layer),
+      fold_(attention_fold<Device>(tune)),
       q_(make_linear(tune, parameters, layer, "self_attn.q_proj", 0)),
       k_(make_linear(tune, parameters, layer, "self_attn.k_proj", 1)),
       v_(make_linear(tune, parameters, layer, "self_attn.v_proj", 2)),
@@ -18,7 +20,7 @@ AttentionLayer<Device>::AttentionLayer(const LlamaConfig& config, const Tune& tu
       d_norm_(optional_gradient(
           parameters, "model.layers." + std::to_string(layer) + ".input_layernorm.weight")) {}
 
-// The packed buffer holds q, k and v side by side.
+// A packed buffer holds q, k and v side by side, with `behind` more columns behind each.
 template <class Device>
 template <class T>
 View<Device, T, 2> AttentionLayer<Device>::q_of(View<Device, T, 2> qkv) const {
@@ -27,15 +29,15 @@ View<Device, T, 2> AttentionLayer<Device>::q_of(View<Device, T, 2> qkv) const {
 
 template <class Device>
 template <class T>
-View<Device, T, 2> AttentionLayer<Device>::k_of(View<Device, T, 2> qkv) const {
-    const Index begin = config_.heads * config_.head_dim;
+View<Device, T, 2> AttentionLayer<Device>::k_of(View<Device, T, 2> qkv, Index behind) const {
+    const Index begin = config_.heads * config_.head_dim + behind;
     return qkv.columns({begin, begin + config_.kv_heads * config_.head_dim});
 }
 
 template <class Device>
 template <class T>
-View<Device, T, 2> AttentionLayer<Device>::v_of(View<Device, T, 2> qkv) const {
-    const Index begin = (config_.heads + config_.kv_heads) * config_.head_dim;
+View<Device, T, 2> AttentionLayer<Device>::v_of(View<Device, T, 2> qkv, Index behind) const {
+    const Index begin = (config_.heads + config_.kv_heads) * config_.head_dim + 2 * behind;
     return qkv.columns({begin, begin + config_.kv_heads * config_.head_dim});
 }
 
@@ -153,7 +155,7 @@ void AttentionLayer<Device>::attend_backward(LayerRun<Device>& run,
     const Index width = config_.kv_heads * config_.head_dim;
     const auto d_k_behind = scratch.d_kv_behind.columns({0, width});
     const auto d_v_behind = scratch.d_kv_behind.columns({width, 2 * width});
-    const auto d_context = as_elements<Device>(run.stream, scratch.d_context, scratch.copy);
+    const auto d_context = as_elements(run.stream, scratch.d_context, scratch.copy);
     const auto attend_block =
         [&](const KeyValueBlock<Device>& block, std::span<const AttentionItem> items,
             View<Device, float, 2> block_d_k, View<Device, float, 2> block_d_v) {
@@ -201,14 +203,14 @@ void AttentionLayer<Device>::project_backward(LayerRun<Device>& run,
                       {.d_y = d_y, .cosine = scratch.cosine, .sine = scratch.sine, .d_x = d_x});
     };
     const auto d_q = q_of(scratch.d_projected);
-    const auto d_k = k_of(scratch.d_projected);
-    const auto d_v = v_of(scratch.d_projected);
+    const auto d_k = k_of(scratch.d_projected, fold_);
+    const auto d_v = v_of(scratch.d_projected, fold_);
     turn_back(q_of(scratch.d_qkv), d_q);
     turn_back(k_of(scratch.d_qkv), d_k);
     convert(run.stream, {.x = v_of(scratch.d_qkv), .out = d_v});
     const auto linear = [&](const LoraLinear<Device>& layer,
                             View<Device, const Element<Device>, 2> weight,
-                            View<Device, const Element<Device>, 2> d_y, float beta) {
+                            View<Device, Element<Device>, 2> d_y, float beta) {
         layer.backward(run.stream,
                        {.d_y = d_y,
                         .x = scratch.normed,
@@ -238,13 +240,14 @@ template <class Device>
 void AttentionLayer<Device>::backward(LayerRun<Device>& run, const LayerWeights<Device>& weights,
                                       const LayerActivations<Device>& act,
                                       ContextExchange<Device>& exchange) const {
+    auto& scratch = run.scratch;
     o_.backward(run.stream,
-                {.d_y = as_elements<Device>(run.stream, run.scratch.d_x, run.scratch.copy),
+                {.d_y = as_elements(run.stream, scratch.d_x, scratch.copy, o_.fold()),
                  .x = act.context,
                  .weight = weights.o,
-                 .d_x = run.scratch.d_context,
+                 .d_x = scratch.d_context,
                  .pieces = run.pieces},
-                run.dropout, run.scratch.linear);
+                run.dropout, scratch.linear);
     attend_backward(run, act, exchange);
     project_backward(run, weights, act);
 }

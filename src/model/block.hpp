@@ -58,9 +58,9 @@ private:
     template <class T>
     View<Device, T, 2> q_of(View<Device, T, 2> qkv) const;
     template <class T>
-    View<Device, T, 2> k_of(View<Device, T, 2> qkv) const;
+    View<Device, T, 2> k_of(View<Device, T, 2> qkv, Index behind = 0) const;
     template <class T>
-    View<Device, T, 2> v_of(View<Device, T, 2> qkv) const;
+    View<Device, T, 2> v_of(View<Device, T, 2> qkv, Index behind = 0) const;
     void project(LayerRun<Device>& run, const LayerWeights<Device>& weights,
                  const LayerActivations<Device>& act, View<Device, const float, 2> x,
                  bool wants_q) const;
@@ -77,6 +77,7 @@ private:
 
     LlamaConfig config_;
     Index layer_;
+    Index fold_;  // P of this half of the layer (model/fold.hpp)
     LoraLinear<Device> q_, k_, v_, o_;
     OptionalGradient<Device> d_norm_;
 };

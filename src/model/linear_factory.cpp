@@ -1,6 +1,7 @@
 #include "core/transfer.hpp"
 #include "io/adapter.hpp"
 #include "model/block.hpp"
+#include "model/fold.hpp"
 
 namespace longlora {
 
@@ -55,7 +56,8 @@ LoraLinear<Device> make_linear(const Tune& tune, Parameters<Device>& parameters,
         d_weight = parameters.gradient(base + ".weight");
     }
     return {lora, d_weight, static_cast<float>(tune.scale()),
-            static_cast<std::uint64_t>(layer * targets + target)};
+            static_cast<std::uint64_t>(layer * targets + target),
+            lora ? fold_columns<Device>(tune) : 0};
 }
 
 #define LONGLORA_INSTANTIATE_FUNCTIONS(Device)                                                    \

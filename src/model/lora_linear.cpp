@@ -1,18 +1,20 @@
 #include "model/lora_linear.hpp"
 
+#include <cassert>
+
 #include "core/random.hpp"
 #include "kernels/elementwise.hpp"
 
 namespace longlora {
 
 template <class Device>
-View<Device, const Element<Device>, 2> LoraLinear<Device>::dropped_input(
-    const Stream<Device>& stream, View<Device, const Element<Device>, 2> x,
-    const DropoutPlan& dropout, LinearScratch<Device>& scratch) const {
+auto LoraLinear<Device>::dropped_input(const Stream<Device>& stream, ConstMatrix x,
+                                       const DropoutPlan& dropout,
+                                       LinearScratch<Device>& scratch) const -> ConstMatrix {
     if (dropout.probability == 0) {
         return x;
     }
-    const View<Device, Element<Device>, 2> out(scratch.dropped.data(), x.rows(), x.columns());
+    const Matrix out(scratch.dropped.data(), x.rows(), x.columns());
     longlora::dropout(stream, {.x = x,
                                .out = out,
                                .probability = dropout.probability,
@@ -21,38 +23,66 @@ View<Device, const Element<Device>, 2> LoraLinear<Device>::dropped_input(
     return out;
 }
 
-// xa = x~ A'      y += s xa B'
 template <class Device>
-template <class Y>
-void LoraLinear<Device>::add_low_rank(const Stream<Device>& stream,
-                                      View<Device, const Element<Device>, 2> x,
-                                      View<Device, Y, 2> y, const DropoutPlan& dropout,
-                                      LinearScratch<Device>& scratch) const {
-    const auto xa = scratch.xa.rows({0, x.rows()});
-    const auto a = as_elements(stream, lora_->a, scratch.a);
-    const auto b = as_elements(stream, lora_->b, scratch.b);
-    matmul(stream,
-           {.a = dropped_input(stream, x, dropout, scratch), .b = transposed(a), .out = xa});
-    matmul(stream, {.a = xa, .b = transposed(b), .out = y, .alpha = scale_, .beta = 1});
+auto LoraLinear<Device>::a_of(ConstMatrix weight) const -> ConstMatrix {
+    if constexpr (stores_floats<Device>) {
+        if (fold_ == 0) {
+            return lora_->a;
+        }
+    }
+    return below(weight, fold_);
 }
 
-// y = x W' + s xa B'
+// Folded, it is s B.
+template <class Device>
+auto LoraLinear<Device>::b_of(ConstMatrix weight) const -> ConstMatrix {
+    if constexpr (stores_floats<Device>) {
+        if (fold_ == 0) {
+            return lora_->b;
+        }
+    }
+    return behind(weight, fold_);
+}
+
+template <class Device>
+auto LoraLinear<Device>::low_rank_of(Matrix x, Matrix scratch) const -> Matrix {
+    assert(fold_ == 0 || x.pitch() >= x.columns() + fold_);
+    return fold_ > 0 ? behind(x, fold_) : scratch.rows({0, x.rows()});
+}
+
+// xa = x~ A'      y = x W' + s xa B' + beta y
+template <class Device>
+template <class Y>
+void LoraLinear<Device>::multiply(const Stream<Device>& stream, const Product<Y>& op,
+                                  const DropoutPlan& dropout,
+                                  LinearScratch<Device>& scratch) const {
+    const auto xa = low_rank_of(op.x, scratch.xa);
+    if (lora_) {
+        matmul(stream, {.a = dropped_input(stream, op.x, dropout, scratch),
+                        .b = transposed(a_of(op.weight)),
+                        .out = xa});
+    }
+    matmul(stream, {.a = with_behind(op.x, fold_),
+                    .b = transposed(with_behind(op.weight, fold_)),
+                    .out = op.y,
+                    .beta = op.beta});
+    if (lora_ && fold_ == 0) {
+        matmul(
+            stream,
+            {.a = xa, .b = transposed(b_of(op.weight)), .out = op.y, .alpha = scale_, .beta = 1});
+    }
+}
+
 template <class Device>
 void LoraLinear<Device>::forward(const Stream<Device>& stream, const Forward& op,
                                  const DropoutPlan& dropout, LinearScratch<Device>& scratch) const {
-    matmul(stream, {.a = op.x, .b = transposed(op.weight), .out = op.y});
-    if (lora_) {
-        add_low_rank(stream, op.x, op.y, dropout, scratch);
-    }
+    multiply<Element<Device>>(stream, {op.x, op.weight, op.y}, dropout, scratch);
 }
 
 template <class Device>
 void LoraLinear<Device>::add(const Stream<Device>& stream, const Addition& op,
                              const DropoutPlan& dropout, LinearScratch<Device>& scratch) const {
-    matmul(stream, {.a = op.x, .b = transposed(op.weight), .out = op.residual, .beta = 1});
-    if (lora_) {
-        add_low_rank(stream, op.x, op.residual, dropout, scratch);
-    }
+    multiply<float>(stream, {op.x, op.weight, op.residual, 1}, dropout, scratch);
 }
 
 // dW += dy' x
@@ -60,9 +90,8 @@ template <class Device>
 void LoraLinear<Device>::add_weight_gradient(const Stream<Device>& stream,
                                              const Backward& op) const {
     op.pieces.for_each(op.d_y.rows(), [&](Range rows) {
-        matmul(
-            stream,
-            {.a = transposed(op.d_y.rows(rows)), .b = op.x.rows(rows), .out = d_weight_->addend});
+        const ConstMatrix x = op.x.rows(rows);
+        matmul(stream, {.a = transposed(op.d_y.rows(rows)), .b = x, .out = d_weight_->addend});
         d_weight_->commit(stream, rows.size());
     });
 }
@@ -70,17 +99,19 @@ void LoraLinear<Device>::add_weight_gradient(const Stream<Device>& stream,
 // dB += s dy' xa      dA += dxa' x~
 template <class Device>
 void LoraLinear<Device>::add_factor_gradients(const Stream<Device>& stream, const Backward& op,
-                                              View<Device, const Element<Device>, 2> x,
+                                              ConstMatrix x,
                                               const LinearScratch<Device>& scratch) const {
+    const Range rank{0, lora_->a.rows()};
+    const ConstMatrix xa = low_rank_of(op.x, scratch.xa).columns(rank);
+    const ConstMatrix d_xa = low_rank_of(op.d_y, scratch.d_xa).columns(rank);
     op.pieces.for_each(op.d_y.rows(), [&](Range rows) {
-        const View<Device, const Element<Device>, 2> xa = scratch.xa.rows(rows);
         matmul(stream, {.a = transposed(op.d_y.rows(rows)),
-                        .b = xa,
+                        .b = xa.rows(rows),
                         .out = lora_->d_b.addend,
                         .alpha = scale_});
         lora_->d_b.commit(stream, rows.size());
-        const View<Device, const Element<Device>, 2> d_xa = scratch.d_xa.rows(rows);
-        matmul(stream, {.a = transposed(d_xa), .b = x.rows(rows), .out = lora_->d_a.addend});
+        matmul(stream,
+               {.a = transposed(d_xa.rows(rows)), .b = x.rows(rows), .out = lora_->d_a.addend});
         lora_->d_a.commit(stream, rows.size());
     });
 }
@@ -90,8 +121,8 @@ template <class Device>
 void LoraLinear<Device>::add_input_gradient(const Stream<Device>& stream, const Backward& op,
                                             const DropoutPlan& dropout,
                                             LinearScratch<Device>& scratch) const {
-    const auto a = as_elements(stream, lora_->a, scratch.a);
-    const auto d_xa = scratch.d_xa.rows({0, op.x.rows()});
+    const auto a = a_of(op.weight);
+    const ConstMatrix d_xa = low_rank_of(op.d_y, scratch.d_xa);
     if (dropout.probability == 0) {
         matmul(stream, {.a = d_xa, .b = a, .out = op.d_x, .beta = 1});
         return;
@@ -107,12 +138,22 @@ void LoraLinear<Device>::add_input_gradient(const Stream<Device>& stream, const 
                                .accumulate = true});
 }
 
-// dx = dy W      dxa = s dy B
+// xa = x~ A'      dxa = s dy B      dx = dy W + dxa A, of which dropout makes two products
 template <class Device>
 void LoraLinear<Device>::backward(const Stream<Device>& stream, const Backward& op,
                                   const DropoutPlan& dropout,
                                   LinearScratch<Device>& scratch) const {
-    matmul(stream, {.a = op.d_y, .b = op.weight, .out = op.d_x, .beta = op.beta});
+    const Index fold = dropout.probability == 0 ? fold_ : 0;
+    if (lora_) {
+        matmul(stream, {.a = op.d_y,
+                        .b = b_of(op.weight),
+                        .out = low_rank_of(op.d_y, scratch.d_xa),
+                        .alpha = fold_ > 0 ? 1 : scale_});
+    }
+    matmul(stream, {.a = with_behind(op.d_y, fold),
+                    .b = with_below(op.weight, fold),
+                    .out = op.d_x,
+                    .beta = op.beta});
     if (d_weight_) {
         add_weight_gradient(stream, op);
     }
@@ -120,13 +161,12 @@ void LoraLinear<Device>::backward(const Stream<Device>& stream, const Backward& 
         return;
     }
     const auto x = dropped_input(stream, op.x, dropout, scratch);
-    const auto a = as_elements(stream, lora_->a, scratch.a);
-    const auto b = as_elements(stream, lora_->b, scratch.b);
-    matmul(stream, {.a = x, .b = transposed(a), .out = scratch.xa.rows({0, op.x.rows()})});
     matmul(stream,
-           {.a = op.d_y, .b = b, .out = scratch.d_xa.rows({0, op.x.rows()}), .alpha = scale_});
+           {.a = x, .b = transposed(a_of(op.weight)), .out = low_rank_of(op.x, scratch.xa)});
     add_factor_gradients(stream, op, x, scratch);
-    add_input_gradient(stream, op, dropout, scratch);
+    if (fold == 0) {
+        add_input_gradient(stream, op, dropout, scratch);
+    }
 }
 
 LONGLORA_INSTANTIATE(LoraLinear);

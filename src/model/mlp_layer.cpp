@@ -118,7 +118,7 @@ void MlpLayer<Device>::backward_tile(LayerRun<Device>& run, const LayerWeights<D
     }
     const TokenPieces pieces = run.pieces.at_row(tile.rows.begin);
     down_.backward(run.stream,
-                   {.d_y = as_elements<Device>(run.stream, d_x, scratch.copy),
+                   {.d_y = as_elements(run.stream, d_x, scratch.copy, down_.fold()),
                     .x = tile.product,
                     .weight = weights.down,
                     .d_x = d_product,

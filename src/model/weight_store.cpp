@@ -4,8 +4,11 @@
 
 #include "core/error.hpp"
 #include "core/host_copy.hpp"
+#include "io/adapter.hpp"
+#include "kernels/elementwise.hpp"
 #include "kernels/random_normal.hpp"
 #include "model/elements.hpp"
+#include "model/fold.hpp"
 
 namespace longlora {
 namespace {
@@ -29,22 +32,36 @@ Index kind_size(const std::vector<PlacedTensor>& stored, bool is_float) {
     Index size = 0;
     for (const PlacedTensor& tensor : stored) {
         size = tensor.is_float == is_float
-                   ? std::max(size, tensor.offset + round_up(tensor.shape.size(), 16))
+                   ? std::max(size, tensor.offset + round_up(tensor.size(), 16))
                    : size;
     }
     return size;
 }
 
+// The factors that belong to a frozen matrix; nothing where it is no target.
+std::optional<LoraPair> factors_of(const TensorShape& shape, const Tune& tune) {
+    return lora_pair(shape, {tune.rank, tune.alpha, tune.dropout, tune.targets});
+}
+
+Index largest_folded(const std::vector<PlacedTensor>& stored) {
+    Index size = 0;
+    for (const PlacedTensor& tensor : stored) {
+        size = tensor.fold > 0 ? std::max(size, tensor.shape.size()) : size;
+    }
+    return size;
+}
+
 template <class Device>
-std::vector<PlacedTensor> stored_tensors(const LlamaConfig& config,
+std::vector<PlacedTensor> stored_tensors(const LlamaConfig& config, const Tune& tune,
                                          const std::vector<Parameter>& trained) {
     std::vector<PlacedTensor> stored;
-    const auto add = [&](const TensorShape& shape, bool is_float, bool is_copy) {
-        stored.push_back({shape, kind_size(stored, is_float), is_float, is_copy});
+    const auto add = [&](const TensorShape& shape, bool is_float, bool is_copy, Index fold = 0) {
+        stored.push_back({shape, kind_size(stored, is_float), is_float, is_copy, fold});
     };
     for (const TensorShape& shape : llama_tensors(config)) {
         if (!is_in(trained, shape)) {
-            add(shape, stays_float(shape), false);
+            add(shape, stays_float(shape), false,
+                factors_of(shape, tune) ? fold_columns<Device>(tune) : 0);
         } else if (!stores_floats<Device> && !stays_float(shape)) {
             add(shape, false, true);
         }
@@ -77,10 +94,11 @@ void read_tensor(const Stream<Device>& stream, const BaseWeights& base, const Te
 
 template <class Device>
 WeightStore<Device>::WeightStore(const Stream<Device>& stream, const BaseWeights& base,
-                                 Parameters<Device>& parameters)
+                                 const Tune& tune, Parameters<Device>& parameters)
     : parameters_(parameters),
+      tune_(tune),
       is_tied_(base.config().is_tied),
-      stored_(stored_tensors<Device>(base.config(), parameters.table())),
+      stored_(stored_tensors<Device>(base.config(), tune, parameters.table())),
       floats_(kind_size(stored_, true)),
       matrices_(kind_size(stored_, false)),
       ends_{{nullptr, 0, 0}, {nullptr, 0}, {nullptr, 0, 0}} {
@@ -102,17 +120,32 @@ WeightStore<Device>::WeightStore(const Stream<Device>& stream, const BaseWeights
 
 template <class Device>
 void WeightStore<Device>::read(const Stream<Device>& stream, const BaseWeights& base) {
+    Buffer<Device, Element<Device>> unfolded(largest_folded(stored_));
     for (const PlacedTensor& tensor : stored_) {
-        const Range place{tensor.offset, tensor.offset + tensor.shape.size()};
+        const TensorShape& shape = tensor.shape;
+        const Range place{tensor.offset, tensor.offset + shape.size()};
         if (tensor.is_copy) {
             continue;
         }
         if (tensor.is_float) {
-            read_tensor<Device>(stream, base, tensor.shape, floats_.view().slice(place));
+            read_tensor<Device>(stream, base, shape, floats_.view().slice(place));
+        } else if (tensor.fold == 0) {
+            read_tensor<Device>(stream, base, shape, matrices_.view().slice(place));
         } else {
-            read_tensor<Device>(stream, base, tensor.shape, matrices_.view().slice(place));
+            const auto read = unfolded.view().slice({0, shape.size()});
+            read_tensor<Device>(stream, base, shape, read);
+            copy(stream, Copy<Device, Element<Device>>{{read.data(), shape.rows, shape.columns},
+                                                       place_of(tensor)});
         }
     }
+    stream.synchronize();  // before what was copied from goes
+}
+
+template <class Device>
+View<Device, Element<Device>, 2> WeightStore<Device>::place_of(const PlacedTensor& tensor) {
+    const TensorShape& shape = tensor.shape;
+    return {matrices_.view().data() + tensor.offset, shape.rows, shape.columns,
+            shape.columns + tensor.fold};
 }
 
 template <class Device>
@@ -146,7 +179,22 @@ View<Device, const Element<Device>, 2> WeightStore<Device>::matrix(const std::st
     }
     const PlacedTensor* tensor = find(name, false);
     ensure(tensor != nullptr, "the base model has no tensor named " + name);
-    return {matrices_.view().data() + tensor->offset, tensor->shape.rows, tensor->shape.columns};
+    return {matrices_.view().data() + tensor->offset, tensor->shape.rows, tensor->shape.columns,
+            tensor->shape.columns + tensor->fold};
+}
+
+// [W | s B ; A | 0], with zeros beyond the rank
+template <class Device>
+void WeightStore<Device>::refresh_factors(const Stream<Device>& stream,
+                                          const PlacedTensor& tensor) {
+    const auto pair = factors_of(tensor.shape, tune_);
+    const Range rank{0, tune_.rank};
+    const auto weight = place_of(tensor);
+    convert(stream,
+            {.x = parameters_.weight(pair->a.name), .out = below(weight, tensor.fold).rows(rank)});
+    convert(stream, {.x = parameters_.weight(pair->b.name),
+                     .out = behind(weight, tensor.fold).columns(rank),
+                     .scale = static_cast<float>(tune_.scale())});
 }
 
 template <class Device>
@@ -155,15 +203,17 @@ void WeightStore<Device>::refresh(const Stream<Device>& stream) {
         if (tensor.is_copy) {
             const bool is_tied_head = is_tied_ && tensor.shape.name == head_name;
             convert(stream, {.x = floats(is_tied_head ? embedding_name : tensor.shape.name),
-                             .out = {matrices_.view().data() + tensor.offset, tensor.shape.rows,
-                                     tensor.shape.columns}});
+                             .out = place_of(tensor)});
+        }
+        if (tensor.fold > 0) {
+            refresh_factors(stream, tensor);
         }
     }
 }
 
 template <class Device>
 std::size_t WeightStore<Device>::bytes(const LlamaConfig& config, const Tune& tune) {
-    const auto stored = stored_tensors<Device>(config, trainable_parameters(config, tune));
+    const auto stored = stored_tensors<Device>(config, tune, trainable_parameters(config, tune));
     return sizeof(float) * static_cast<std::size_t>(kind_size(stored, true)) +
            sizeof(Element<Device>) * static_cast<std::size_t>(kind_size(stored, false));
 }

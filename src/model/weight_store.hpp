@@ -29,9 +29,15 @@ struct EndWeights {
 // One tensor that the store has memory for.
 struct PlacedTensor {
     TensorShape shape;
-    Index offset;   // elements, among those of its kind
-    bool is_float;  // norms and embeddings; matrices are of the storage type
-    bool is_copy;   // of a trained tensor that products cannot read as it is
+    Index offset;    // elements, among those of its kind
+    bool is_float;   // norms and embeddings; matrices are of the storage type
+    bool is_copy;    // of a trained tensor that products cannot read as it is
+    Index fold = 0;  // so many more columns and rows hold LoRA's factors (model/fold.hpp)
+
+    // Elements that it takes.
+    Index size() const {
+        return fold == 0 ? shape.size() : (shape.rows + fold) * (shape.columns + fold);
+    }
 };
 
 // Hands out a layer's weights as a lease. Resident: everything is in this rank's memory and a lease
@@ -40,7 +46,7 @@ template <class Device>
 class WeightStore {
 public:
     // Reads what is frozen from `base`; what is trained is in `parameters`, which must outlive this.
-    WeightStore(const Stream<Device>& stream, const BaseWeights& base,
+    WeightStore(const Stream<Device>& stream, const BaseWeights& base, const Tune& tune,
                 Parameters<Device>& parameters);
 
     LayerWeights<Device> acquire(Index layer) const {
@@ -48,7 +54,8 @@ public:
     }
     const EndWeights<Device>& ends() const { return ends_; }
 
-    // After trained weights have changed: copies of them in the storage type are made anew.
+    // After trained weights have changed: copies of them in the storage type are made anew, LoRA's
+    // factors in folded weights too.
     void refresh(const Stream<Device>& stream);
 
     // Bytes beside the trainables for a model and what is trained of it.
@@ -56,11 +63,14 @@ public:
 
 private:
     void read(const Stream<Device>& stream, const BaseWeights& base);
+    void refresh_factors(const Stream<Device>& stream, const PlacedTensor& tensor);
+    View<Device, Element<Device>, 2> place_of(const PlacedTensor& tensor);
     const PlacedTensor* find(const std::string& name, bool is_float) const;
     View<Device, const float, 2> floats(const std::string& name) const;
     View<Device, const Element<Device>, 2> matrix(const std::string& name) const;
 
     Parameters<Device>& parameters_;
+    Tune tune_;
     bool is_tied_;
     std::vector<PlacedTensor> stored_;
     Buffer<Device, float> floats_;

@@ -4,8 +4,10 @@ Each case runs alone and on four ranks.
 """
 
 import json
+import os
 import shutil
 import sys
+import unittest.mock
 
 import h5py
 import numpy as np
@@ -31,11 +33,14 @@ class CommandLine(RefusalTest):
         self.refuse("train.batch must be at least 1, not 0", train__batch=0)
         self.refuse("train.learning_rate must be a number, not 'nan'", train__learning_rate="nan")
         self.refuse("attention.pattern must be one of s2, local, shifted, full, not 's3'", attention__pattern="s3")
-        self.refuse("parallel.device cuda: this build has no CUDA", parallel__device="cuda")
         self.refuse("rope.scaling yarn is not built yet; choose from none, linear", rope__scaling="yarn")
         self.refuse("rope.factor must be at least 1", rope__scaling="linear", rope__factor=0.5)
         self.refuse("evaluate.contexts must be a whole number, not 'long'", evaluate__contexts="64,long")
         self.refuse("tune.targets has no 'qproj'; choose from q_proj", tune__targets="qproj,v_proj")
+
+    def test_no_gpu(self):
+        with unittest.mock.patch.dict(os.environ, {"CUDA_VISIBLE_DEVICES": ""}):
+            self.refuse("parallel.device cuda: (this build has no CUDA|no GPU is seen)", parallel__device="cuda")
 
     def test_config_files(self):
         def config(text):

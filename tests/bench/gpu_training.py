@@ -5,6 +5,7 @@ import re
 import shutil
 import statistics
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import gpu_kernels
@@ -55,9 +56,16 @@ class Training:
         return int(self.attributes.get("planned_chunks", 0))
 
     def policy(self):
-        """As the program announces it."""
-        match = re.search(r"activations ([^,]*)", self.result.out)
+        """As the program announces it: recompute_mlp, in 27 of 32 layers."""
+        match = re.search(r"activations (.*), [\d.]+ \S+ a rank", self.result.out)
         return match[1] if match else ""
+
+    def executed_flop(self, model, schedule):
+        """With what the policy computes again, in as many layers as it does."""
+        kept, again = (work.executed_flop(model, replace(schedule, policy=policy))
+                       for policy in ("keep", self.policy().partition(",")[0] or "keep"))
+        match = re.search(r"in (\d+) of (\d+) layers", self.policy())
+        return kept + (again - kept) * (int(match[1]) / int(match[2]) if match else 1)
 
 
 def read_log(path):
@@ -232,9 +240,9 @@ def stream_lengths(check, name, model):
 def report_length(check, what, model, this, first):
     scale = check.scale["streaming"]
     (length, own), (first_length, first_own) = this, first
-    count = lambda tokens: work.executed_flop(model, work.Schedule(  # noqa: E731
+    flop = lambda run, tokens: run.executed_flop(model, work.Schedule(  # noqa: E731
         tokens, scale["group"], chunks=tokens // scale["shard"]))
-    predicted = first_own.seconds() * count(length) / count(first_length)
+    predicted = first_own.seconds() * flop(own, length) / flop(first_own, first_length)
     seconds = own.seconds()
     kept = (length // scale["shard"] - 1) * border_bytes(model, scale["group"])
     check.add(what, f"{length / seconds:.0f} tokens/s ({seconds:.2f} s)", f"{length / predicted:.0f} tokens/s predicted",

@@ -66,8 +66,12 @@ void agrees_with_the_cpu(const Shape& shape, const Matrix& z, Gradient gradient)
 
 }  // namespace
 
+// Rows that shared memory holds, and rows that it does not, among them.
 BOOST_AUTO_TEST_CASE_TEMPLATE(loss_and_gradient_agree_with_the_cpu, Device, Devices) {
-    for (const Shape& shape : shapes) {
+    std::vector<Shape> all = shapes;
+    all.push_back({2, 32000});
+    all.push_back({2, 65541, {0, 1}});
+    for (const Shape& shape : all) {
         const Matrix z = random_matrix<float>(41, shape);
         agrees_with_the_cpu<Device>(shape, z, Gradient::none);
         agrees_with_the_cpu<Device>(shape, z, Gradient::beside);

@@ -97,6 +97,22 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(conversions, Device, Devices) {
     }
 }
 
+BOOST_AUTO_TEST_CASE_TEMPLATE(scaled_conversions, Device, Devices) {
+    using S = Element<Device>;
+    constexpr float scale = 1.7F;
+    const Stream<Device> stream;
+    for (const Shape& shape : shapes) {
+        Matrix x = random_matrix<float>(77, shape);
+        DeviceMatrix<Device, float> from(stream, x, shape.place);
+        DeviceMatrix<Device, S> out(stream, shape);
+        convert(stream, Convert<Device>{.x = from.view(), .out = out.view(), .scale = scale});
+        convert(Stream<Cpu>(), {.x = x.view(), .out = x.view(), .scale = scale});
+        const DeviceMatrix<Device, S> expected(stream, x);
+        BOOST_TEST((out.values() == expected.values()));
+        BOOST_TEST(out.is_intact());
+    }
+}
+
 BOOST_AUTO_TEST_CASE_TEMPLATE(dropout_overwrites, Device, Devices) {
     dropout_drops_what_the_cpu_drops<Device, float>(false);
     dropout_drops_what_the_cpu_drops<Device, BFloat16>(false);

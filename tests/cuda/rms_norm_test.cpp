@@ -9,10 +9,20 @@ namespace {
 
 constexpr float epsilon = 1e-5F;
 
-// More rows than one slab of the sum over rows.
+// More rows than one slab of the sum over rows, and more slabs than it is shared by; rows for each number of threads,
+// whole and not, and one that registers do not hold.
 std::vector<Shape> shapes_of_norms() {
     std::vector<Shape> all = shapes;
-    all.push_back({300, 48});
+    for (const Shape& shape : std::vector<Shape>{{300, 48},
+                                                 {700, 8},
+                                                 {17, 4096},
+                                                 {2, 8192},
+                                                 {2, 8190, {1, 0}},
+                                                 {2, 12288},
+                                                 {2, 16388},
+                                                 {2, 16387, {0, 1}}}) {
+        all.push_back(shape);
+    }
     return all;
 }
 
@@ -127,9 +137,10 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(backward_agrees_with_the_cpu, Device, Devices) {
 // Rows of an odd pitch: the second lies where no wide access may begin.
 BOOST_AUTO_TEST_CASE_TEMPLATE(bits_do_not_depend_on_where_a_row_lies, Device, Devices) {
     const Stream<Device> stream;
-    for (const Index columns : {Index{129}, Index{4096}}) {
+    for (const Index columns : {Index{129}, Index{4096}, Index{8192}, Index{16400}}) {
         std::vector<std::vector<Element<Device>>> results;
         std::vector<std::vector<float>> gradients;
+        std::vector<std::vector<float>> weight_gradients;
         for (const Place& place : {Place{0, 0}, Place{1, 0}, Place{0, 1}}) {
             const DeviceMatrix<Device, float> x(stream, Matrix::random(19, 3, columns), place);
             const DeviceMatrix<Device, float> weight(stream, reference::random_vector(20, columns));
@@ -144,17 +155,22 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(bits_do_not_depend_on_where_a_row_lies, Device, De
                                                             .epsilon = epsilon});
             results.push_back(y.values());
             DeviceMatrix<Device, float> d_x(stream, Matrix::random(21, 3, columns), place);
+            DeviceMatrix<Device, float> d_weight(stream,
+                                                 std::vector<float>(weight.values().size()));
             rms_norm_backward(stream, RmsNormBackward<Device>{.d_y = x.view(),
                                                               .normalised = n.view(),
                                                               .weight = weight.row(),
                                                               .rstd = rstd.row(),
                                                               .d_x = d_x.view(),
-                                                              .d_weight = {nullptr, 0}});
+                                                              .d_weight = d_weight.row()});
             gradients.push_back(d_x.values());
+            weight_gradients.push_back(d_weight.values());
         }
         BOOST_TEST((results[0] == results[1]));
         BOOST_TEST((results[0] == results[2]));
         BOOST_TEST((gradients[0] == gradients[1]));
         BOOST_TEST((gradients[0] == gradients[2]));
+        BOOST_TEST((weight_gradients[0] == weight_gradients[1]));
+        BOOST_TEST((weight_gradients[0] == weight_gradients[2]));
     }
 }

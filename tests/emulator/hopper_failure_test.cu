@@ -185,6 +185,45 @@ __global__ void product_kernel(ProductFault fault, float* out) {
     out[threadIdx.x] = fault == ProductFault::early ? early : c[5];
 }
 
+// The producer fetches the same tile of ones twice; released before the first product has read it, it is
+// overwritten meanwhile.
+__global__ void ring_kernel(const unsigned char* from, bool is_too_early, float* out) {
+    unsigned char* const shared = machine::aligned_shared();
+    Barrier* const full = reinterpret_cast<Barrier*>(shared + tile_bytes);
+    Barrier* const empty = full + 1;
+    if (threadIdx.x == 0) {
+        machine::init_barrier(full, 1);
+        machine::init_barrier(empty, 128);
+        machine::publish_barriers();
+    }
+    __syncthreads();
+    if (threadIdx.x >= 128) {
+        for (int round = 0; round < 2 && threadIdx.x == 128; ++round) {
+            machine::wait(empty, round ^ 1);
+            machine::arrive_expecting(full, tile_bytes);
+            machine::copy_bytes(shared, from, tile_bytes, full);
+        }
+        return;
+    }
+    const machine::Operand tile = machine::make_operand(shared, tile_bytes);
+    float c[32];
+    for (int round = 0; round < 2; ++round) {
+        machine::wait(full, round);
+        machine::fence_products();
+        machine::multiply_async<Major::sum, Major::sum>(c, tile, tile, round > 0);
+        machine::commit_products();
+        if (is_too_early) {
+            machine::arrive(empty);
+        }
+        machine::wait_for_products<0>();
+        machine::tie(c);
+        if (!is_too_early) {
+            machine::arrive(empty);
+        }
+    }
+    out[threadIdx.x] = c[0];
+}
+
 }  // namespace
 
 BOOST_FIXTURE_TEST_SUITE(hopper_failure_test, OnHopper)
@@ -283,6 +322,22 @@ BOOST_AUTO_TEST_CASE(products) {
     expect(failure_of(product_kernel, Grid{dim3(1), dim3(96), one_group.shared_bytes},
                       ProductFault::none, out.data()),
            {"96 wait at wait_for_products"});
+}
+
+BOOST_AUTO_TEST_CASE(tiles_released_too_early) {
+    std::vector<unsigned char> ones(tile_bytes);
+    for (std::size_t i = 0; i < ones.size(); i += 2) {
+        ones[i] = 0x80;
+        ones[i + 1] = 0x3F;
+    }
+    const Array<unsigned char> from(ones);
+    const Array<float> out(128);
+    in_any_order([&] {
+        BOOST_TEST(failure_of(ring_kernel, two_groups, from.data(), false, out.data()) == "none");
+        BOOST_TEST(out.values() == std::vector<float>(128, 32), boost::test_tools::per_element());
+    });
+    BOOST_TEST(failure_of(ring_kernel, two_groups, from.data(), true, out.data()) == "none");
+    BOOST_TEST(std::isnan(out.values()[0]));
 }
 
 BOOST_AUTO_TEST_CASE(other_devices) {

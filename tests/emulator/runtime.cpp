@@ -185,8 +185,9 @@ cudaError_t cudaGetLastError() { return std::exchange(emulator::last_error, cuda
 // ---- devices ----
 
 cudaError_t cudaGetDeviceCount(int* count) {
-    *count = 1;
-    return cudaSuccess;
+    const char* const devices = std::getenv("LONGLORA_EMULATOR_DEVICES");
+    *count = devices == nullptr ? 1 : std::atoi(devices);
+    return *count == 0 ? cudaErrorNoDevice : cudaSuccess;
 }
 cudaError_t cudaSetDevice(int device) {
     return report(device == 0 ? cudaSuccess : cudaErrorInvalidDevice);

@@ -193,7 +193,16 @@ void Warpgroup::wait(std::size_t pending) {
         scheduler.wait_in(waiting_, "wait_for_products");
     }
     const std::size_t end = group_ends_[groups - 1];
-    compute_until(end);
+    if (due_ < end) {
+        due_ = end;
+        scheduler.later([this, end] {
+            compute_until(end);
+            scheduler.release(waiting_);
+        });
+    }
+    while (done_ < end) {
+        scheduler.wait_in(waiting_, "wait_for_products");
+    }
     give_back(mine, end);
 }
 

@@ -24,8 +24,9 @@ struct GroupProduct {
 };
 
 // The asynchronous products of 128 threads. What each thread issues must be the same. c is NaN in the
-// registers from the issue until a wait that covers it; operands in shared memory are read at that wait,
-// the latest moment that a GPU might choose, with a seed at any moment after the issue.
+// registers from the issue until a wait that covers it. Operands in shared memory are read as late as a
+// GPU might: when the threads wait for the product and no other can go on; with a seed, at any moment
+// after the issue.
 class Warpgroup {
 public:
     static constexpr unsigned size = 128;
@@ -85,6 +86,7 @@ private:
     std::deque<Step> steps_;  // from done_ on
     std::size_t begun_ = 0;   // by some thread
     std::size_t issued_ = 0;  // by all threads
+    std::size_t due_ = 0;     // waited for
     std::size_t done_ = 0;
     std::vector<std::size_t> group_ends_;  // in steps
     std::array<Member, size> members_;

@@ -31,6 +31,25 @@ BOOST_AUTO_TEST_CASE(copy_and_accumulate) {
     }
 }
 
+BOOST_AUTO_TEST_CASE(convert_scales) {
+    for (const Shape& shape : shapes) {
+        Matrix x = Matrix::random(75, shape.rows, shape.columns, 3);
+        std::vector<double> expected = x.values();
+        for (double& value : expected) {
+            value = static_cast<double>(1.75F * static_cast<float>(value));
+        }
+        Matrix out(shape.rows, shape.columns, 1);
+        convert(Stream<Cpu>(2), {.x = x.view(), .out = out.view()});
+        BOOST_TEST(out.values() == x.values());
+        convert(Stream<Cpu>(2), {.x = x.view(), .out = out.view(), .scale = 1.75F});
+        BOOST_TEST(out.values() == expected);
+        BOOST_TEST(out.gaps_are_intact());
+        convert(Stream<Cpu>(2), {.x = x.view(), .out = x.view()});
+        convert(Stream<Cpu>(2), {.x = x.view(), .out = x.view(), .scale = 1.75F});
+        BOOST_TEST(x.values() == expected);
+    }
+}
+
 BOOST_AUTO_TEST_CASE(dropout_drops_the_share_and_scales_the_rest) {
     const Matrix x = Matrix::random(71, 200, 300, 2);
     Matrix out(200, 300);

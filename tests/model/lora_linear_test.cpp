@@ -65,36 +65,56 @@ private:
 
 // One layer, its weights and what its backward is given.
 struct Layer {
-    explicit Layer(bool has_lora = true, std::uint64_t layer_index = 4)
+    explicit Layer(bool has_lora = true, std::uint64_t layer_index = 4, Index columns = 0)
         : index(layer_index),
+          fold(columns),
           linear(has_lora ? std::optional(
                                 LoraFactors<Cpu>{a.view(), b.view(), d_a.target(), d_b.target()})
                           : std::nullopt,
-                 has_lora ? std::nullopt : std::optional(d_w.target()), scale, layer_index),
-          scratch(arena, {rows, rank, std::max(in, out), in}) {}
+                 has_lora ? std::nullopt : std::optional(d_w.target()), scale, layer_index, fold),
+          scratch(arena, {rows, rank, in}) {
+        if (fold > 0) {
+            fill_stored();
+        }
+    }
+
+    // [W | s B ; A | 0]
+    void fill_stored() {
+        const auto from = [](View<Cpu, float, 2> x, View<Cpu, float, 2> to, float factor = 1) {
+            convert(Stream<Cpu>(), {.x = x, .out = to, .scale = factor});
+        };
+        from(w.view(), weight());
+        from(a.view(), below(weight(), rank));
+        from(b.view(), behind(weight(), rank), scale);
+    }
+    View<Cpu, float, 2> weight() {
+        return fold == 0 ? w.view() : stored.view().rows({0, out}).columns({0, in});
+    }
 
     void forward(View<Cpu, float, 2> result, float beta, const DropoutPlan& plan) {
         if (beta == 0) {
-            linear.forward(Stream<Cpu>(), {.x = x.view(), .weight = w.view(), .y = result}, plan,
+            linear.forward(Stream<Cpu>(), {.x = x.view(), .weight = weight(), .y = result}, plan,
                            scratch);
         } else {
-            linear.add(Stream<Cpu>(), {.x = x.view(), .weight = w.view(), .residual = result}, plan,
+            linear.add(Stream<Cpu>(), {.x = x.view(), .weight = weight(), .residual = result}, plan,
                        scratch);
         }
     }
     void backward(View<Cpu, float, 2> d_x, float beta, const DropoutPlan& plan) {
         linear.backward(
             Stream<Cpu>(),
-            {.d_y = d_y.view(), .x = x.view(), .weight = w.view(), .d_x = d_x, .beta = beta}, plan,
+            {.d_y = d_y.view(), .x = x.view(), .weight = weight(), .d_x = d_x, .beta = beta}, plan,
             scratch);
     }
 
     std::uint64_t index;
-    Matrix x = Matrix::random(1, rows, in, 2);
+    Index fold;
+    Matrix x = Matrix::random(1, rows, in, 2 + fold);
     Matrix w = Matrix::random(2, out, in);
     Matrix a = Matrix::random(3, rank, in);
     Matrix b = Matrix::random(4, out, rank);
-    Matrix d_y = Matrix::random(5, rows, out, 3);
+    Matrix stored{out + fold, in + fold};
+    Matrix d_y = Matrix::random(5, rows, out, 3 + fold);
     Summed d_a{6, rank, in};  // what is there already stays in the sum
     Summed d_b{7, out, rank};
     Summed d_w{8, out, in};
@@ -183,46 +203,59 @@ std::vector<double> sum(std::vector<double> x, const std::vector<double>& y, dou
     return x;
 }
 
+// What forward and backward are tried with.
+struct Case {
+    DropoutPlan plan;
+    float beta;
+    Index fold;
+};
+std::vector<Case> cases() {
+    std::vector<Case> all;
+    for (const DropoutPlan& plan : {no_dropout, some_dropout}) {
+        for (const float beta : {0.0F, 1.0F}) {
+            for (const Index fold : {0, 4}) {  // 4: more than the rank
+                all.push_back({plan, beta, fold});
+            }
+        }
+    }
+    return all;
+}
+
 constexpr double tolerance = 1e-6;  // of the largest value: a few roundings of sums of 20 terms
 
 }  // namespace
 
 BOOST_AUTO_TEST_CASE(forward_agrees_with_the_formula) {
-    for (const DropoutPlan& plan : {no_dropout, some_dropout}) {
-        for (const float beta : {0.0F, 1.0F}) {
-            Layer layer;
-            Matrix y = Matrix::random(9, rows, out, 1);
-            const auto expected =
-                sum(y.values(), lora_linear(operands<double>(layer), mask(plan, 4)), beta);
-            layer.forward(y.view(), beta, plan);
-            require_close("y", y.values(), expected, relative_tolerance(tolerance, expected));
-            BOOST_TEST(y.gaps_are_intact());
-        }
+    for (const Case& at : cases()) {
+        Layer layer(true, 4, at.fold);
+        Matrix y = Matrix::random(9, rows, out, 1);
+        const auto expected =
+            sum(y.values(), lora_linear(operands<double>(layer), mask(at.plan, 4)), at.beta);
+        layer.forward(y.view(), at.beta, at.plan);
+        require_close("y", y.values(), expected, relative_tolerance(tolerance, expected));
+        BOOST_TEST(y.gaps_are_intact());
     }
 }
 
 BOOST_AUTO_TEST_CASE(backward_is_the_derivative_with_and_without_dropout) {
-    for (const DropoutPlan& plan : {no_dropout, some_dropout}) {
-        for (const float beta : {0.0F, 1.0F}) {
-            Layer layer;
-            const auto m = mask(plan, layer.index);
-            const auto at = operands<Complex>(layer);
-            Matrix d_x = Matrix::random(10, rows, in, 2);
-            const auto expected_x =
-                sum(d_x.values(), expected_gradient(layer, at, &Operands<Complex>::x, m), beta);
-            const auto expected_a =
-                sum(layer.d_a.values(), expected_gradient(layer, at, &Operands<Complex>::a, m));
-            const auto expected_b =
-                sum(layer.d_b.values(), expected_gradient(layer, at, &Operands<Complex>::b, m));
-            layer.backward(d_x.view(), beta, plan);
-            require_close("d_x", d_x.values(), expected_x,
-                          relative_tolerance(tolerance, expected_x));
-            require_close("d_a", layer.d_a.values(), expected_a,
-                          relative_tolerance(tolerance, expected_a));
-            require_close("d_b", layer.d_b.values(), expected_b,
-                          relative_tolerance(tolerance, expected_b));
-            BOOST_TEST(d_x.gaps_are_intact());
-        }
+    for (const auto& [plan, beta, fold] : cases()) {
+        Layer layer(true, 4, fold);
+        const auto m = mask(plan, layer.index);
+        const auto at = operands<Complex>(layer);
+        Matrix d_x = Matrix::random(10, rows, in, 2);
+        const auto expected_x =
+            sum(d_x.values(), expected_gradient(layer, at, &Operands<Complex>::x, m), beta);
+        const auto expected_a =
+            sum(layer.d_a.values(), expected_gradient(layer, at, &Operands<Complex>::a, m));
+        const auto expected_b =
+            sum(layer.d_b.values(), expected_gradient(layer, at, &Operands<Complex>::b, m));
+        layer.backward(d_x.view(), beta, plan);
+        require_close("d_x", d_x.values(), expected_x, relative_tolerance(tolerance, expected_x));
+        require_close("d_a", layer.d_a.values(), expected_a,
+                      relative_tolerance(tolerance, expected_a));
+        require_close("d_b", layer.d_b.values(), expected_b,
+                      relative_tolerance(tolerance, expected_b));
+        BOOST_TEST(d_x.gaps_are_intact());
     }
 }
 
@@ -247,14 +280,14 @@ BOOST_AUTO_TEST_CASE(a_trained_weight_gets_its_gradient_and_no_dropout) {
 
 // x may then be anything, memory that is not there too: nothing of it is read.
 BOOST_AUTO_TEST_CASE(a_frozen_weight_needs_no_input) {
-    const Layer layer;
+    Layer layer;
     const LoraLinear<Cpu> frozen(std::nullopt, std::nullopt, scale, 0);
     BOOST_TEST(!frozen.needs_input());
     BOOST_TEST(layer.linear.needs_input());
     Matrix d_x(rows, in);
     Arena<Cpu> arena("test", 0);
-    LinearScratch<Cpu> scratch(arena, {0, 0, 0, 0});
-    const View<Cpu, const float, 2> nothing(nullptr, rows, in);
+    LinearScratch<Cpu> scratch(arena, {0, 0, 0});
+    const View<Cpu, float, 2> nothing(nullptr, rows, in);
     frozen.backward(
         Stream<Cpu>(),
         {.d_y = layer.d_y.view(), .x = nothing, .weight = layer.w.view(), .d_x = d_x.view()},
@@ -272,11 +305,10 @@ BOOST_AUTO_TEST_CASE(the_mask_follows_the_absolute_position) {
     layer.forward(whole.view(), 0, some_dropout);
     Matrix part(rows, out);
     const Range last{2, rows};
-    layer.linear.forward(Stream<Cpu>(),
-                         {.x = View<Cpu, const float, 2>(layer.x.view()).rows(last),
-                          .weight = layer.w.view(),
-                          .y = part.view().rows(last)},
-                         some_dropout.at_row(2), layer.scratch);
+    layer.linear.forward(
+        Stream<Cpu>(),
+        {.x = layer.x.view().rows(last), .weight = layer.w.view(), .y = part.view().rows(last)},
+        some_dropout.at_row(2), layer.scratch);
     const auto expected = whole.values();
     const std::vector<double> tail(expected.begin() + 2 * out, expected.end());
     const auto actual = part.values();

@@ -77,7 +77,7 @@ struct TinyModel {
           tune(model_tune),
           base(lively_base(config)),
           parameters(trainable_parameters(config, tune)),
-          store(Stream<Cpu>(), base, parameters),
+          store(Stream<Cpu>(), base, tune, parameters),
           llama(config, tune, parameters, store) {
         initialise_trainables(Stream<Cpu>(), parameters, base, nullptr, 5);
         for (const Parameter& parameter : parameters.table()) {

@@ -185,7 +185,7 @@ BOOST_AUTO_TEST_CASE(what_an_adapter_has_saved_stands_in_for_frozen_weights_too)
     BaseWeights base = lively_base(config);
     base.set_adapter(std::make_shared<const AdapterFiles>(AdapterFiles::open(folder.path())));
     Parameters<Cpu> parameters(trainable_parameters(config, tune));
-    const WeightStore<Cpu> store(Stream<Cpu>(), base, parameters);
+    const WeightStore<Cpu> store(Stream<Cpu>(), base, tune, parameters);
     const auto& head = tensors.back().values;
     const auto& embedding = tensors[tensors.size() - 2].values;
     BOOST_TEST(

@@ -111,12 +111,12 @@ __device__ void fetch_statistic(View<Cuda, const float, 2> from, float nothing,
                 float x[each];
 #pragma unroll
                 for (int i = 0; i < each; ++i) {
-                    x[i] = i * warp_threads < left ? change(at[i * warp_threads]) : nothing;
+                    x[i] = i * warp_threads < left ? at[i * warp_threads] : nothing;
                 }
                 shared.steps.wait_until_empty(turn);
 #pragma unroll
                 for (int i = 0; i < each; ++i) {
-                    to[turn.stage][lane + i * warp_threads] = x[i];
+                    to[turn.stage][lane + i * warp_threads] = change(x[i]);
                 }
                 machine::arrive(&shared.steps.full[turn.stage]);
                 turn.advance();
@@ -267,7 +267,7 @@ __global__ void __launch_bounds__(backward_threads, 1)
             fetch_rows(maps, op, jobs, shared);
         } else if (warp == 1) {
             const auto negate = [](float x) { return negated_lse(x); };
-            fetch_statistic(op.lse, -INFINITY, negate, shared, shared.negated_lse);
+            fetch_statistic(op.lse, INFINITY, negate, shared, shared.negated_lse);
         } else if (warp == 2) {
             const auto as_it_is = [](float x) { return x; };
             fetch_statistic(op.delta, 0.0F, as_it_is, shared, shared.delta);

@@ -6,7 +6,15 @@ namespace longlora::hopper {
 namespace {
 
 constexpr int stages = 4;
-constexpr int own_stages = 1;  // the next job's rows arrive when this one's are in registers
+
+// Whether a warpgroup holds its rows of q and d_out in registers, where products read them faster. With
+// heads 64 wide ptxas (CUDA 13.0) gives registers of d_out to dS, although the next step reads them.
+template <int depth>
+constexpr bool holds_rows = depth > 64;
+
+// The next job's rows arrive when this one's are in registers, or beside them.
+template <int depth>
+constexpr int own_stages = holds_rows<depth> ? 1 : 2;
 constexpr int step_keys = step_rows;
 
 // A job, as all warps of the block see it.
@@ -30,12 +38,12 @@ struct QueryPassShared {
     using Own = HeadRows<own_rows, depth>;
     using Step = HeadRows<step_keys, depth>;
 
-    Own q;
-    Own d_out;
+    Own q[own_stages<depth>];
+    Own d_out[own_stages<depth>];
     Step k[stages];
     Step v[stages];
-    QueryPass pass;
-    Ring<own_stages> own;
+    QueryPass pass[own_stages<depth>];
+    Ring<own_stages<depth>> own;
     Ring<stages> steps;
 
     __device__ void init() {
@@ -50,22 +58,21 @@ template <int depth>
 __device__ void fetch_rows(const BackwardMaps& maps, const AttentionBackward<Cuda>& op,
                            const BackwardJobs& jobs, QueryPassShared<depth>& shared) {
     constexpr int blocks = depth / block_columns;
-    machine::Barrier* const own_full = &shared.own.full[0];
-    Turn<own_stages> own;
+    Turn<own_stages<depth>> own;
     Turn<stages> turn;
     for (int job = BackwardJobs::first(); jobs.has(job); job = jobs.next()) {
         shared.own.wait_until_empty(own);
-        QueryPass& pass = shared.pass;
+        QueryPass& pass = shared.pass[own.stage];
         pass = make_pass(jobs, job);
         if (pass.is_none()) {
             continue;
         }
+        machine::Barrier* const own_full = &shared.own.full[own.stage];
         const int block = pass.head * blocks;
         const int query = pass.tile.first_query;
         machine::arrive_expecting(own_full, 2 * TileShape<own_rows, depth>::bytes);
-        machine::copy_box(shared.q.at, maps.q, query, block, own_full);
-        machine::copy_box(shared.d_out.at, maps.d_out, query, block, own_full);
-        own.advance();
+        machine::copy_box(shared.q[own.stage].at, maps.q, query, block, own_full);
+        machine::copy_box(shared.d_out[own.stage].at, maps.d_out, query, block, own_full);
         const auto kv_head = pass.head / op.queries_per_kv - op.block.first_head;
         const int kv_block = static_cast<int>(kv_head) * blocks;
         int row = pass.tile.first_key;
@@ -77,10 +84,11 @@ __device__ void fetch_rows(const BackwardMaps& maps, const AttentionBackward<Cud
             machine::copy_box(shared.k[turn.stage].at, maps.k, row, kv_block, full);
             machine::copy_box(shared.v[turn.stage].at, maps.v, row, kv_block, full);
         }
+        own.advance();
     }
     shared.own.wait_until_empty(own);
-    shared.pass.head = -1;
-    machine::arrive(own_full);
+    shared.pass[own.stage].head = -1;
+    machine::arrive(&shared.own.full[own.stage]);
 }
 
 // The warpgroup's rows as a left operand.
@@ -96,9 +104,10 @@ __device__ void load_rows(HeadRows<own_rows, depth>& from, const OwnPlace& place
     }
 }
 
-// Of the thread's two rows; those that are not there have P = 0.
+// Of the thread's two rows; those that are not there have P = 0. Used as they are: the first products run
+// while they arrive.
 struct RowStatistics {
-    float negated_lse[2] = {-INFINITY, -INFINITY};
+    float lse[2] = {INFINITY, INFINITY};
     float delta[2] = {0, 0};
 
     __device__ RowStatistics(const AttentionBackward<Cuda>& op, const QueryPass& pass,
@@ -108,7 +117,7 @@ struct RowStatistics {
             const int row = place.row + 8 * r;
             if (row < pass.tile.queries) {
                 const Index query = Index{pass.tile.first_query} + row;
-                negated_lse[r] = hopper::negated_lse(op.lse.row(pass.head)[query]);
+                lse[r] = op.lse.row(pass.head)[query];
                 delta[r] = op.delta.row(pass.head)[query];
             }
         }
@@ -133,7 +142,7 @@ __device__ inline void hide_keys(Scores& s, const AttentionTile& tile, int key,
 __device__ inline void exponentiate_rows(Scores& s, float scale, const RowStatistics& of_rows) {
 #pragma unroll
     for (int i = 0; i < step_keys / 2; ++i) {
-        s[i] = machine::exp2_fast(fmaf(s[i], scale, of_rows.negated_lse[i / 2 % 2]));
+        s[i] = machine::exp2_fast(fmaf(s[i], scale, -of_rows.lse[i / 2 % 2]));
     }
 }
 
@@ -146,11 +155,27 @@ __device__ inline void differentiate_rows(const Scores& p, Scores& d_p,
     }
 }
 
-// The warpgroup's rows.
+// The warpgroup's rows as left operands.
 template <int depth>
 struct QueryPassOperands {
+    machine::Operand q;
+    machine::Operand d_out;
+
+    __device__ QueryPassOperands(const HeadRows<own_rows, depth>& all_q,
+                                 const HeadRows<own_rows, depth>& all_d_out, const OwnPlace& place)
+        : q(all_q.operand(place.first_row)), d_out(all_d_out.operand(place.first_row)) {}
+};
+template <int depth>
+    requires(holds_rows<depth>)
+struct QueryPassOperands<depth> {
     std::uint32_t q[depth / 16][4];
     std::uint32_t d_out[depth / 16][4];
+
+    __device__ QueryPassOperands(HeadRows<own_rows, depth>& all_q,
+                                 HeadRows<own_rows, depth>& all_d_out, const OwnPlace& place) {
+        load_rows<depth>(all_q, place, q);
+        load_rows<depth>(all_d_out, place, d_out);
+    }
 };
 
 // By a warpgroup: its rows of d_q / scale.
@@ -205,20 +230,24 @@ template <int depth>
 __device__ void compute(const AttentionBackward<Cuda>& op, float scale, const OwnPlace& place,
                         QueryPassShared<depth>& shared) {
     Turn<stages> turn;
-    for (Turn<own_stages> own;; own.advance()) {
+    for (Turn<own_stages<depth>> own;; own.advance()) {
         shared.own.wait_until_full(own);
-        const QueryPass pass = shared.pass;
+        const QueryPass pass = shared.pass[own.stage];
         if (pass.is_none()) {
             return;
         }
-        QueryPassOperands<depth> operands;
-        load_rows<depth>(shared.q, place, operands.q);
-        load_rows<depth>(shared.d_out, place, operands.d_out);
-        machine::fence_shared();
-        shared.own.leave(own);
+        const QueryPassOperands<depth> operands(shared.q[own.stage], shared.d_out[own.stage],
+                                                place);
+        if constexpr (holds_rows<depth>) {
+            machine::fence_shared();
+            shared.own.leave(own);
+        }
         const RowStatistics of_rows(op, pass, place);
         Gradient<depth> d_q = {};
         sum_steps(pass, operands, scale * log2_e, place, of_rows, shared, turn, d_q);
+        if constexpr (!holds_rows<depth>) {
+            shared.own.leave(own);
+        }
         const AttentionTile& tile = pass.tile;
         add_gradient<depth>(
             d_q, scale, place,

@@ -1,6 +1,6 @@
-// Attention's forward pass for Hopper. A block has 128 queries of one head; its first warpgroup fetches
-// (one thread does), the other two compute 64 queries each. Key blocks come from the last to the first:
-// those with hidden keys are at the end.
+// Attention's forward pass for Hopper. A block of threads takes one task after another, 128 queries of one
+// head: its first warpgroup fetches (one thread does), the other two compute 64 queries each. Keys come
+// from the last to the first: those that some query does not see are at the end.
 #include "kernels/cuda/attention_passes.hpp"
 #include "kernels/cuda/hopper/forward_softmax.cuh"
 
@@ -19,6 +19,39 @@ constexpr int compute_warps = compute_groups * 4;
 // Named barriers: [i] lets compute group i start its products, [2 + i] is that of its own threads.
 constexpr int first_named_barrier = 1;
 
+// What a block computes.
+struct ForwardTask {
+    AttentionTile tile;
+    int head;
+    int kv_head;  // of the block of keys
+    int steps;    // blocks of keys; 0: there is no task any more
+    int hidden;   // how many of them, the first to come, have keys that a query does not see
+
+    __device__ int key(int step) const { return (steps - 1 - step) * forward_keys; }
+};
+
+// All tasks of a launch. Blocks of threads take first the one of their number, then the next that is
+// left: which block computes a task shows in no result.
+struct ForwardTasks {
+    AttentionWork work;
+    unsigned* taken;  // beyond the first of each block; 0 at the start
+};
+
+// Tasks of one head follow one another, the longest first: those that run at once share K/V. No steps
+// where the tile has fewer heads than others.
+__device__ ForwardTask make_task(const AttentionForward<Cuda>& op, const AttentionWork& work,
+                                 int index) {
+    const AttentionTile tile = work.tiles[index % work.count];
+    const int head = tile.first_head + index / work.count;
+    if (head >= tile.first_head + tile.heads) {
+        return {};
+    }
+    const int steps = (tile.keys + forward_keys - 1) / forward_keys;
+    const int seen_by_all = std::max(0, std::min(tile.keys, tile.diagonal));
+    return {tile, head, static_cast<int>(head / op.queries_per_kv - op.block.first_head), steps,
+            steps - seen_by_all / forward_keys};
+}
+
 // A block's shared memory.
 template <int depth>
 struct ForwardShared {
@@ -26,92 +59,111 @@ struct ForwardShared {
     static_assert(tile_queries == forward_keys);
     using Tile = TileShape<forward_keys, depth>;
 
-    static constexpr int barriers_offset = (1 + 2 * stages) * Tile::bytes;
-    static constexpr int barriers = 1 + 4 * stages;
-    static constexpr int bytes = 1024 + barriers_offset + barriers * 8;
+    struct Control {
+        Barrier task_full, task_empty;
+        Barrier q_full, q_empty;
+        Barrier k_full[stages], k_empty[stages];
+        Barrier v_full[stages], v_empty[stages];
+        ForwardTask task;
+    };
+    static constexpr int tiles = 2 + 2 * stages;
+    static constexpr int bytes = 1024 + tiles * Tile::bytes + static_cast<int>(sizeof(Control));
 
     unsigned char* data = machine::aligned_shared();
 
     __device__ unsigned char* q() const { return data; }
-    __device__ unsigned char* k(int stage) const { return data + (1 + stage) * Tile::bytes; }
+    __device__ unsigned char* out() const { return data + Tile::bytes; }
+    __device__ unsigned char* k(int stage) const { return data + (2 + stage) * Tile::bytes; }
     __device__ unsigned char* v(int stage) const {
-        return data + (1 + stages + stage) * Tile::bytes;
+        return data + (2 + stages + stage) * Tile::bytes;
     }
-    __device__ Barrier* q_full() const {
-        return reinterpret_cast<Barrier*>(data + barriers_offset);
+    __device__ Control& control() const {
+        return *reinterpret_cast<Control*>(data + tiles * Tile::bytes);
     }
-    __device__ Barrier* k_full(int stage) const { return q_full() + 1 + stage; }
-    __device__ Barrier* v_full(int stage) const { return q_full() + 1 + stages + stage; }
-    __device__ Barrier* k_empty(int stage) const { return q_full() + 1 + 2 * stages + stage; }
-    __device__ Barrier* v_empty(int stage) const { return q_full() + 1 + 3 * stages + stage; }
 
     __device__ void init_barriers() const {
-        machine::init_barrier(q_full(), 1);
+        const auto init = [](Barrier& full, Barrier& empty) {
+            machine::init_barrier(&full, 1);
+            machine::init_barrier(&empty, compute_warps);
+        };
+        init(control().task_full, control().task_empty);
+        init(control().q_full, control().q_empty);
         for (int stage = 0; stage < stages; ++stage) {
-            machine::init_barrier(k_full(stage), 1);
-            machine::init_barrier(v_full(stage), 1);
-            machine::init_barrier(k_empty(stage), compute_warps);
-            machine::init_barrier(v_empty(stage), compute_warps);
+            init(control().k_full[stage], control().k_empty[stage]);
+            init(control().v_full[stage], control().v_empty[stage]);
         }
         machine::publish_barriers();
     }
 };
 
-// The maps of q, k and v.
 struct ForwardMaps {
     TensorMap q;
     TensorMap k;
     TensorMap v;
 };
 
-// What a block computes.
-struct ForwardTask {
-    AttentionTile tile;
-    int head;
-    int kv_head;  // of the block of keys
-    int steps;    // blocks of keys
-    int hidden;   // how many of them, the first to come, have keys that a query does not see
-
-    __device__ int key(int step) const { return (steps - 1 - step) * forward_keys; }
-};
-
-__device__ ForwardTask make_task(const AttentionForward<Cuda>& op, const AttentionTile& tile,
-                                 int head) {
-    const int steps = (tile.keys + forward_keys - 1) / forward_keys;
-    const int seen_by_all = std::min(tile.keys, tile.diagonal);
-    return {tile, head, static_cast<int>(head / op.queries_per_kv - op.block.first_head), steps,
-            steps - std::max(seen_by_all, 0) / forward_keys};
-}
-
-// One thread: starts all copies, in the order in which they are needed.
+// One thread: hands out the tasks, and starts all copies in the order in which they are needed.
 template <int depth>
-__device__ void fetch(const ForwardShared<depth>& shared, const ForwardMaps& maps,
-                      const ForwardTask& task) {
-    constexpr int blocks = depth / block_columns;
-    constexpr int bytes = ForwardShared<depth>::Tile::bytes;
-    const auto copy = [&](unsigned char* to, const TensorMap& map, int row, int head,
-                          Barrier* full) {
-        machine::arrive_expecting(full, bytes);
-        machine::copy_box(to, map, row, head * blocks, full);
-    };
-    copy(shared.q(), maps.q, task.tile.first_query, task.head, shared.q_full());
-    Turn<ForwardShared<depth>::stages> k_turn;
-    Turn<ForwardShared<depth>::stages> v_turn;
-    for (int step = 0; step <= task.steps; ++step) {
-        if (step < task.steps) {
-            machine::wait(shared.k_empty(k_turn.stage), k_turn.parity ^ 1);
-            copy(shared.k(k_turn.stage), maps.k, task.tile.first_key + task.key(step), task.kv_head,
-                 shared.k_full(k_turn.stage));
-            k_turn.advance();
+class Producer {
+    using Shared = ForwardShared<depth>;
+
+public:
+    __device__ Producer(const Shared& shared, const ForwardMaps& maps)
+        : shared_(shared), control_(shared.control()), maps_(maps) {}
+
+    __device__ void run(const AttentionForward<Cuda>& op, const ForwardTasks& tasks) {
+        int index = static_cast<int>(blockIdx.x);
+        while (index < tasks.work.count * tasks.work.heads) {
+            const ForwardTask task = make_task(op, tasks.work, index);
+            index = static_cast<int>(gridDim.x + atomicAdd(tasks.taken, 1U));
+            if (task.steps > 0) {
+                hand_out(task);
+                fetch(task);
+            }
         }
-        if (step > 0) {
-            machine::wait(shared.v_empty(v_turn.stage), v_turn.parity ^ 1);
-            copy(shared.v(v_turn.stage), maps.v, task.tile.first_key + task.key(step - 1),
-                 task.kv_head, shared.v_full(v_turn.stage));
-            v_turn.advance();
+        hand_out({});
+    }
+
+private:
+    __device__ void hand_out(const ForwardTask& task) {
+        machine::wait(&control_.task_empty, task_.parity ^ 1);
+        control_.task = task;
+        machine::arrive(&control_.task_full);
+        task_.advance();
+    }
+    __device__ void fetch(const ForwardTask& task) {
+        for (int step = 0; step <= task.steps; ++step) {
+            if (step < task.steps) {
+                machine::wait(&control_.k_empty[k_.stage], k_.parity ^ 1);
+                copy(shared_.k(k_.stage), maps_.k, task.tile.first_key + task.key(step),
+                     task.kv_head, control_.k_full[k_.stage]);
+                k_.advance();
+            }
+            if (step == 0) {
+                machine::wait(&control_.q_empty, q_.parity ^ 1);
+                copy(shared_.q(), maps_.q, task.tile.first_query, task.head, control_.q_full);
+                q_.advance();
+            }
+            if (step > 0) {
+                machine::wait(&control_.v_empty[v_.stage], v_.parity ^ 1);
+                copy(shared_.v(v_.stage), maps_.v, task.tile.first_key + task.key(step - 1),
+                     task.kv_head, control_.v_full[v_.stage]);
+                v_.advance();
+            }
         }
     }
-}
+    __device__ static void copy(unsigned char* to, const TensorMap& map, int row, int head,
+                                Barrier& full) {
+        machine::arrive_expecting(&full, Shared::Tile::bytes);
+        machine::copy_box(to, map, row, head * (depth / block_columns), &full);
+    }
+
+    const Shared& shared_;
+    typename Shared::Control& control_;
+    const ForwardMaps& maps_;
+    Turn<1> task_, q_;
+    Turn<Shared::stages> k_, v_;
+};
 
 // s = q k', as one committed group.
 template <int depth>
@@ -142,78 +194,117 @@ __device__ void tie(Probabilities& p) {
     }
 }
 
-// A compute group's 64 queries.
-template <int depth>
+// A compute group: 64 queries of each task.
+template <int depth, bool overlaps>
 class Consumer {
     using Shared = ForwardShared<depth>;
     using Tile = typename Shared::Tile;
 
 public:
-    __device__ Consumer(const AttentionForward<Cuda>& op, const Shared& shared,
-                        const ForwardTask& task, float scale, int group)
+    __device__ Consumer(const AttentionForward<Cuda>& op, const Shared& shared, float scale,
+                        int group)
         : op_(op),
           shared_(shared),
-          task_(task),
+          control_(shared.control()),
           scale_(scale),
           group_(group),
           q_(machine::make_operand(shared.q() + group * group_rows * 128, Tile::block_bytes)) {}
 
-    // One step after another; products and softmax of the group alternate.
-    __device__ void run_plainly() {
+    __device__ void run() {
+        if (overlaps && group_ == 1) {
+            machine::arrive_threads(first_named_barrier, compute_groups * group_threads);
+        }
+        while (take_task()) {
+            if constexpr (overlaps) {
+                attend_overlapped();
+            } else {
+                attend_in_turn();
+            }
+            store_state();
+        }
+        if (overlaps && group_ == 0) {  // the other group's last turn is over: its barrier is empty
+            machine::sync_threads(first_named_barrier, compute_groups * group_threads);
+        }
+    }
+
+private:
+    __device__ bool take_task() {
+        machine::wait(&control_.task_full, task_turn_.parity);
+        task_ = control_.task;
+        __syncwarp();
+        release(control_.task_empty);
+        task_turn_.advance();
+        return task_.steps > 0;
+    }
+
+    // The task's first scores, and meanwhile what (out, lse) hold so far.
+    __device__ void begin(Scores& s) {
+        machine::wait(&control_.q_full, q_turn_.parity);
+        q_turn_.advance();
+        machine::wait(&control_.k_full[turn_.stage], turn_.parity);
+        machine::fence_products();
+        start_scores<depth>(s, q_, k(turn_.stage));
         state_ = load_state<depth>(op_, task_.tile, task_.head, row(), place_.column, out_);
-        machine::wait(shared_.q_full(), 0);
+        machine::wait_for_products<0>();
+        machine::tie(s);
+        end_scores(0);
+        if (task_.hidden > 0) {
+            hide_keys(s, task_.tile, task_.key(0), row(), place_.column);
+        }
+    }
+
+    // The scores of `step` are there: its keys, and with the last step the queries, are read no more.
+    __device__ void end_scores(int step) {
+        release(control_.k_empty[turn_.stage]);
+        if (step + 1 == task_.steps) {
+            release(control_.q_empty);
+        }
+    }
+
+    // One step after another; products and softmax of the group alternate.
+    __device__ void attend_in_turn() {
         Scores s;
         Probabilities p;
         float rescale[2];
-        for (int step = 0; step < task_.steps; ++step) {
-            machine::wait(shared_.k_full(turn_.stage), turn_.parity);
-            machine::fence_products();
-            start_scores<depth>(s, q_, k(turn_.stage));
-            machine::wait_for_products<0>();
-            machine::tie(s);
-            release(shared_.k_empty(turn_.stage));
-            if (step < task_.hidden) {
-                hide_keys(s, task_.tile, task_.key(step), row(), place_.column);
-            }
+        begin(s);
+        for (int step = 0;;) {
             continue_softmax<true>(s, scale_, state_, rescale);
             pack_probabilities(s, p);
             rescale_rows(out_, rescale);
-            machine::wait(shared_.v_full(turn_.stage), turn_.parity);
+            machine::wait(&control_.v_full[turn_.stage], turn_.parity);
             machine::fence_products();
             start_values<depth>(out_, p, v(turn_.stage));
             machine::wait_for_products<0>();
             machine::tie(out_);
             tie(p);
-            release(shared_.v_empty(turn_.stage));
+            release(control_.v_empty[turn_.stage]);
             turn_.advance();
+            if (++step == task_.steps) {
+                return;
+            }
+            machine::wait(&control_.k_full[turn_.stage], turn_.parity);
+            machine::fence_products();
+            start_scores<depth>(s, q_, k(turn_.stage));
+            machine::wait_for_products<0>();
+            machine::tie(s);
+            end_scores(step);
+            if (step < task_.hidden) {
+                hide_keys(s, task_.tile, task_.key(step), row(), place_.column);
+            }
         }
-        store_state();
     }
 
     // The products of a step's scores and those of the values before run beside the softmax between; the
     // two groups take turns, so that the softmax of one has the products of the other beside it, too.
-    __device__ void run_overlapped() {
-        state_ = load_state<depth>(op_, task_.tile, task_.head, row(), place_.column, out_);
-        if (group_ == 1) {
-            machine::arrive_threads(first_named_barrier, compute_groups * group_threads);
-        }
+    __device__ void attend_overlapped() {
         Scores s;
         Probabilities p;
         float rescale[2];
-        machine::wait(shared_.q_full(), 0);
-        machine::wait(shared_.k_full(0), 0);
-        machine::fence_products();
-        start_scores<depth>(s, q_, k(0));
-        machine::wait_for_products<0>();
-        machine::tie(s);
-        release(shared_.k_empty(0));
-        if (task_.hidden > 0) {
-            hide_keys(s, task_.tile, task_.key(0), row(), place_.column);
-        }
+        begin(s);
         continue_softmax<true>(s, scale_, state_, rescale);
         pack_probabilities(s, p);
         rescale_rows(out_, rescale);
-        machine::wait(shared_.v_full(0), 0);
+        machine::wait(&control_.v_full[turn_.stage], turn_.parity);
 
         int step = 1;
         for (; step < task_.hidden; ++step) {
@@ -227,20 +318,16 @@ public:
         start_values<depth>(out_, p, v(turn_.stage));
         machine::wait_for_products<0>();
         machine::tie(out_);
-        if (group_ ==
-            0) {  // the other group's last turn is over: nobody leaves a barrier half full
-            machine::sync_threads(first_named_barrier, compute_groups * group_threads);
-        }
-        store_state();
+        release(control_.v_empty[turn_.stage]);
+        turn_.advance();
     }
 
-private:
-    // Scores of `step`, values of the step before: turn_ is that one's.
+    // Scores of `step`, values of the step before: turn_ is that one's. Its v is there.
     template <bool may_be_hidden>
     __device__ void overlap_step(int step, Scores& s, Probabilities& p) {
         const Turn<Shared::stages> before = turn_;
         turn_.advance();
-        machine::wait(shared_.k_full(turn_.stage), turn_.parity);
+        machine::wait(&control_.k_full[turn_.stage], turn_.parity);
         machine::sync_threads(first_named_barrier + group_, compute_groups * group_threads);
         machine::fence_products();
         start_scores<depth>(s, q_, k(turn_.stage));
@@ -248,18 +335,18 @@ private:
         machine::arrive_threads(first_named_barrier + 1 - group_, compute_groups * group_threads);
         machine::wait_for_products<1>();
         machine::tie(s);
-        release(shared_.k_empty(turn_.stage));
+        end_scores(step);
         if constexpr (may_be_hidden) {
             hide_keys(s, task_.tile, task_.key(step), row(), place_.column);
         }
         float rescale[2];
         continue_softmax<may_be_hidden>(s, scale_, state_, rescale);
-        machine::wait(shared_.v_full(turn_.stage),
-                      turn_.parity);  // a branch: exponentials stay above
+        // ptxas moves exponentials behind the wait for products, but not behind this one.
+        machine::wait(&control_.v_full[turn_.stage], turn_.parity);
         machine::wait_for_products<0>();
         machine::tie(out_);
         tie(p);
-        release(shared_.v_empty(before.stage));
+        release(control_.v_empty[before.stage]);
         pack_probabilities(s, p);
         rescale_rows(out_, rescale);
     }
@@ -271,13 +358,13 @@ private:
     __device__ Operand v(int stage) const {
         return machine::make_operand(shared_.v(stage), Tile::block_bytes);
     }
-    __device__ static void release(Barrier* empty) {
+    __device__ static void release(Barrier& empty) {
         if (threadIdx.x % 32 == 0) {
-            machine::arrive(empty);
+            machine::arrive(&empty);
         }
     }
 
-    // Through the group's rows of q, which are read no more: a warp writes whole rows.
+    // Through shared memory: a warp writes whole rows.
     __device__ void store_state() {
         float factor[2];
 #pragma unroll
@@ -290,16 +377,18 @@ private:
             }
         }
         rescale_rows(out_, factor);
-        machine::sync_threads(first_named_barrier + 2 + group_, group_threads);
-        const int lane = static_cast<int>(threadIdx.x) % 32;
-        const int first_row = row() - lane / 4;
+        std::uint32_t thread[1] = {threadIdx.x};
+        machine::tie(thread);  // else places are computed before the first task, and kept
+        const int lane = static_cast<int>(thread[0]) % 32;
+        const int first_row = group_ * group_rows + static_cast<int>(thread[0]) / 32 % 4 * 16;
+        __syncwarp();  // all lanes have read the task before
 #pragma unroll
         for (int n = 0; n < depth / 16; ++n) {
             const float* const c = out_ + 8 * n;
             const std::uint32_t packed[4] = {machine::pack(c[0], c[1]), machine::pack(c[2], c[3]),
                                              machine::pack(c[4], c[5]), machine::pack(c[6], c[7])};
             machine::store_matrices(
-                Tile::chunk(shared_.q(), first_row + lane % 16, 2 * n + lane / 16), packed);
+                Tile::chunk(shared_.out(), first_row + lane % 16, 2 * n + lane / 16), packed);
         }
         __syncwarp();
         constexpr int chunks = depth / 8;  // of a row
@@ -311,18 +400,20 @@ private:
                 BFloat16* const to = op_.out.row(Index{task_.tile.first_query} + at) +
                                      Index{task_.head} * depth + 8 * chunk;
                 *reinterpret_cast<uint4*>(to) =
-                    *reinterpret_cast<const uint4*>(Tile::chunk(shared_.q(), at, chunk));
+                    *reinterpret_cast<const uint4*>(Tile::chunk(shared_.out(), at, chunk));
             }
         }
     }
 
     const AttentionForward<Cuda>& op_;
     const Shared& shared_;
-    const ForwardTask& task_;
+    typename Shared::Control& control_;
     float scale_;
     int group_;
     Operand q_;
     LanePlace place_;
+    ForwardTask task_;
+    Turn<1> task_turn_, q_turn_;
     Turn<Shared::stages> turn_;
     RunningSoftmax state_;
     float out_[depth / 2];
@@ -330,16 +421,9 @@ private:
 
 template <int depth, bool overlaps>
 __global__ void __launch_bounds__(forward_threads, 1)
-    attention_forward_kernel(AttentionForward<Cuda> op, AttentionWork work,
+    attention_forward_kernel(AttentionForward<Cuda> op, ForwardTasks tasks,
                              const __grid_constant__ ForwardMaps maps, float scale) {
-    const int block = static_cast<int>(blockIdx.x);
-    const AttentionTile tile = work.tiles[block % work.count];
-    const int head = tile.first_head + block / work.count;  // blocks that run at once share K/V
-    if (head >= tile.first_head + tile.heads) {
-        return;
-    }
     const ForwardShared<depth> shared;
-    const ForwardTask task = make_task(op, tile, head);
     if (threadIdx.x == 0) {
         shared.init_barriers();
     }
@@ -348,31 +432,39 @@ __global__ void __launch_bounds__(forward_threads, 1)
     if (group == 0) {
         machine::keep_registers<40>();
         if (threadIdx.x == 0) {
-            fetch(shared, maps, task);
+            Producer<depth>(shared, maps).run(op, tasks);
         }
     } else {
         machine::take_registers<232>();
-        Consumer<depth> consumer(op, shared, task, scale, group - 1);
-        if constexpr (overlaps) {
-            consumer.run_overlapped();
-        } else {
-            consumer.run_plainly();
-        }
+        Consumer<depth, overlaps>(op, shared, scale, group - 1).run();
     }
+}
+
+int multiprocessors() {
+    int device = 0;
+    int count = 0;
+    cuda_check(cudaGetDevice(&device), "ask for the device");
+    cuda_check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device),
+               "describe a device");
+    return count;
 }
 
 template <int depth>
 void start(const Stream<Cuda>& stream, const AttentionForward<Cuda>& op, const ForwardMaps& maps,
            bool overlaps) {
+    // Behind the tiles, in the stream's workspace.
+    auto* const taken = static_cast<unsigned*>(stream.workspace()) +
+                        (CudaStream::workspace_bytes / sizeof(unsigned) - 1);
     const float scale = score_scale(depth) * log2_e;
     for_each_work(stream, query_tiles(op.items, tile_queries), [&](const AttentionWork& work) {
-        const Grid grid{dim3(static_cast<unsigned>(work.count) * static_cast<unsigned>(work.heads)),
-                        dim3(forward_threads),
+        clear_bytes(stream, taken, sizeof *taken);
+        const int blocks = std::min(work.count * work.heads, multiprocessors());
+        const Grid grid{dim3(static_cast<unsigned>(blocks)), dim3(forward_threads),
                         static_cast<std::size_t>(ForwardShared<depth>::bytes)};
         launch(stream,
                overlaps ? attention_forward_kernel<depth, true>
                         : attention_forward_kernel<depth, false>,
-               grid, op, work, maps, scale);
+               grid, op, ForwardTasks{work, taken}, maps, scale);
     });
 }
 

@@ -98,7 +98,7 @@ inline void take_registers() {
 }
 
 // ---- Products: c is NaN from the issue until a wait that covers it. Operands in shared memory are read
-// then or, with a seed, at any time before; registers of a at the issue. All 128 threads must issue the
+// as late as that or, with a seed, at any time before; registers of a at the issue. All 128 threads must issue the
 // same, after a fence_products() that follows the latest wait. Each step of 16 is summed in float, in
 // order, and added to c.
 
@@ -130,17 +130,17 @@ inline void tie(T (&)[count]) {
 }
 
 template <Major left, Major right, int count>
-requires(count == 32 || count == 64) inline void multiply_async(float (&c)[count], Operand a,
-                                                                Operand b, bool accumulates) {
+    requires(count == 32 || count == 64)
+inline void multiply_async(float (&c)[count], Operand a, Operand b, bool accumulates) {
     constexpr int rows = 64;
     emulator::warpgroup().issue(
         {{a, left == Major::outer, rows}, {b, right == Major::outer, 2 * count}, accumulates}, c,
         nullptr);
 }
 template <Major right, int count>
-requires(count == 32 || count == 64) inline void multiply_async(float (&c)[count],
-                                                                const std::uint32_t (&a)[4],
-                                                                Operand b, bool accumulates) {
+    requires(count == 32 || count == 64)
+inline void multiply_async(float (&c)[count], const std::uint32_t (&a)[4], Operand b,
+                           bool accumulates) {
     emulator::warpgroup().issue({{}, {b, right == Major::outer, 2 * count}, accumulates}, c, a);
 }
 
