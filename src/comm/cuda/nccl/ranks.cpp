@@ -11,7 +11,7 @@ namespace {
 
 Error error_of(ncclResult_t result, const char* what) {
     return {std::string("NCCL failed to ") + what + ": " + ncclGetErrorString(result) + " (" +
-                ncclGetLastError(nullptr) + "); NCCL_DEBUG=INFO tells more",
+                ncclGetLastError(nullptr) + ")",
             ExitCode::failure};
 }
 
