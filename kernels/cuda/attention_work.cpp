@@ -30,33 +30,40 @@ private:
     std::vector<Index> cuts_;
 };
 
-// For each place the first round after those of the earlier places that it overlaps.
-std::vector<std::size_t> rounds_of(const std::vector<Place>& places) {
-    Pieces heads;
-    Pieces rows;
-    for (const Place& place : places) {
-        heads.cut(place.heads);
-        rows.cut(place.rows);
+// Each place is given the first round after those of the earlier places that it overlaps.
+class Rounds {
+public:
+    explicit Rounds(const std::vector<Place>& places) {
+        for (const Place& place : places) {
+            heads_.cut(place.heads);
+            rows_.cut(place.rows);
+        }
+        heads_.finish();
+        rows_.finish();
+        next_.assign(heads_.count() * rows_.count(), 0);
     }
-    heads.finish();
-    rows.finish();
-    std::vector<std::size_t> next(heads.count() * rows.count(), 0);
-    std::vector<std::size_t> rounds;
-    for (const Place& place : places) {
-        const auto for_cells = [&](const auto& body) {
-            for (auto h = heads.piece(place.heads.begin); h < heads.piece(place.heads.end); ++h) {
-                for (auto r = rows.piece(place.rows.begin); r < rows.piece(place.rows.end); ++r) {
-                    body(next[h * rows.count() + r]);
-                }
-            }
-        };
+
+    std::size_t take(const Place& place) {
         std::size_t round = 0;
-        for_cells([&](std::size_t cell) { round = std::max(round, cell); });
-        for_cells([&](std::size_t& cell) { cell = round + 1; });
-        rounds.push_back(round);
+        for_cells(place, [&](std::size_t next) { round = std::max(round, next); });
+        for_cells(place, [&](std::size_t& next) { next = round + 1; });
+        return round;
     }
-    return rounds;
-}
+
+private:
+    template <class Body>
+    void for_cells(const Place& place, const Body& body) {
+        for (auto h = heads_.piece(place.heads.begin); h < heads_.piece(place.heads.end); ++h) {
+            for (auto r = rows_.piece(place.rows.begin); r < rows_.piece(place.rows.end); ++r) {
+                body(next_[h * rows_.count() + r]);
+            }
+        }
+    }
+
+    Pieces heads_;
+    Pieces rows_;
+    std::vector<std::size_t> next_;
+};
 
 std::int32_t narrow(Index i) { return static_cast<std::int32_t>(i); }
 
@@ -110,11 +117,12 @@ std::vector<AttentionRound> make_rounds(std::span<const AttentionItem> all, cons
             places.push_back(place_of(item));
         }
     }
-    const std::vector<std::size_t> round_of = rounds_of(places);
+    Rounds taken(places);
     std::vector<AttentionRound> rounds;
     for (std::size_t i = 0; i < items.size(); ++i) {
-        rounds.resize(std::max(rounds.size(), round_of[i] + 1));
-        AttentionRound& round = rounds[round_of[i]];
+        const std::size_t number = taken.take(places[i]);
+        rounds.resize(std::max(rounds.size(), number + 1));
+        AttentionRound& round = rounds[number];
         add(items[i], round.tiles);
         round.heads = std::max(round.heads, narrow(places[i].heads.size()));
     }
