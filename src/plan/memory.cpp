@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <fstream>
 #include <string>
+#include <type_traits>
 
 #include "core/cuda_device.hpp"
 #include "model/context_exchange.hpp"
@@ -46,6 +47,16 @@ double system_available() {
     }
     return static_cast<double>(sysconf(_SC_AVPHYS_PAGES)) *
            static_cast<double>(sysconf(_SC_PAGESIZE));
+}
+
+double available_on_host(int ranks_on_node) {
+    double available = system_available();
+    const double limit = number_in("/sys/fs/cgroup/memory.max");
+    const double used = number_in("/sys/fs/cgroup/memory.current");
+    if (limit > 0 && used >= 0) {
+        available = std::min(available, limit - used);
+    }
+    return 0.9 * std::max(available, 0.0) / ranks_on_node;
 }
 
 }  // namespace
@@ -104,22 +115,15 @@ MemoryPlan plan_memory(const Workload& work, Index sequence_rank, int world) {
     return plan;
 }
 
-template <>
-double available_memory<Cpu>(int ranks_on_node) {
-    double available = system_available();
-    const double limit = number_in("/sys/fs/cgroup/memory.max");
-    const double used = number_in("/sys/fs/cgroup/memory.current");
-    if (limit > 0 && used >= 0) {
-        available = std::min(available, limit - used);
-    }
-    return 0.9 * std::max(available, 0.0) / ranks_on_node;
-}
-
 // Ranks of a host share its GPUs evenly. The runtime keeps some for itself.
 template <class Device>
 double available_memory(int ranks_on_node) {
-    const int sharing = ceil_div(ranks_on_node, std::max(cuda_device_count(), 1));
-    return 0.97 * static_cast<double>(free_cuda_memory()) / sharing;
+    if constexpr (std::is_same_v<Device, Cpu>) {
+        return available_on_host(ranks_on_node);
+    } else {
+        const int sharing = ceil_div(ranks_on_node, std::max(cuda_device_count(), 1));
+        return 0.97 * static_cast<double>(free_cuda_memory()) / sharing;
+    }
 }
 
 #define LONGLORA_INSTANTIATE_FUNCTIONS(Device)                            \
