@@ -9,14 +9,19 @@
 // Arrays between the host and a device, in the order of the stream. On the CPU these are copies.
 namespace longlora {
 
+// Empty arrays may be nowhere, which memcpy and memset do not allow.
 inline void copy_to_device(const Stream<Cpu>&, void* to, const void* from, std::size_t bytes) {
-    std::memcpy(to, from, bytes);
+    if (bytes > 0) {
+        std::memcpy(to, from, bytes);
+    }
 }
-inline void copy_to_host(const Stream<Cpu>&, void* to, const void* from, std::size_t bytes) {
-    std::memcpy(to, from, bytes);
+inline void copy_to_host(const Stream<Cpu>& stream, void* to, const void* from, std::size_t bytes) {
+    copy_to_device(stream, to, from, bytes);
 }
 inline void clear_bytes(const Stream<Cpu>&, void* to, std::size_t bytes) {
-    std::memset(to, 0, bytes);
+    if (bytes > 0) {
+        std::memset(to, 0, bytes);
+    }
 }
 
 // `from` may be changed when this returns.
