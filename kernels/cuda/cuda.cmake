@@ -66,8 +66,9 @@ function(longlora_add_hopper target)
   set_target_properties(${target}_hopper PROPERTIES CUDA_ARCHITECTURES OFF)
   find_program(LONGLORA_PYTHON python3)
   if(LONGLORA_PYTHON)
-    set_target_properties(${target}_hopper PROPERTIES
-      CUDA_COMPILER_LAUNCHER "${LONGLORA_PYTHON};${PROJECT_SOURCE_DIR}/scripts/check_ptxas.py;${CMAKE_CUDA_COMPILER_LAUNCHER}")
+    # a list with an empty end would hand on an empty command where no launcher is set
+    set(launcher "${LONGLORA_PYTHON}" "${PROJECT_SOURCE_DIR}/scripts/check_ptxas.py" ${CMAKE_CUDA_COMPILER_LAUNCHER})
+    set_target_properties(${target}_hopper PROPERTIES CUDA_COMPILER_LAUNCHER "${launcher}")
   endif()
   target_sources(${target} PRIVATE $<TARGET_OBJECTS:${target}_hopper>)
 endfunction()
