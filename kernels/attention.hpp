@@ -1,6 +1,7 @@
 #pragma once
 
 #include <span>
+#include <type_traits>
 
 #include "core/stream.hpp"
 #include "sequence/attention_item.hpp"
@@ -64,7 +65,14 @@ struct AttentionBackward {
     View<Device, float, 2> d_q;                    // (T, H D) accumulated
     View<Device, float, 2> d_k;                    // like block.k, accumulated
     View<Device, float, 2> d_v;                    // like block.v, accumulated
+    // What gradients held does not count; the items write to each place of them.
+    bool overwrites = false;  // where attention_overwrites<Device>
 };
+
+// Each sum is formed in registers and meets memory once: two calls give the same bits in any order, and
+// the first may store. On the CPU sums grow in memory.
+template <class Device>
+constexpr bool attention_overwrites = !std::is_same_v<Device, Cpu>;
 
 void attention_reset(const Stream<Cpu>& stream, const AttentionReset<Cpu>& op);
 template <class S>

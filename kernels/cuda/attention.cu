@@ -165,8 +165,17 @@ void add_query_gradients(const Stream<CudaDevice<S>>& stream,
 template <class S>
 void attention_backward(const Stream<CudaDevice<S>>& stream,
                         const AttentionBackward<CudaDevice<S>>& op) {
-    add_key_gradients(stream, op);
-    add_query_gradients(stream, op);
+    if (!op.overwrites || are_apart(op.items, op.queries_per_kv)) {
+        add_key_gradients(stream, op);
+        add_query_gradients(stream, op);
+        return;
+    }
+    fill(stream, op.d_q, 0.0F);
+    fill(stream, op.d_k, 0.0F);
+    fill(stream, op.d_v, 0.0F);
+    auto adding = op;
+    adding.overwrites = false;
+    attention_backward(stream, adding);
 }
 
 #define LONGLORA_ATTENTION(S)                                                \

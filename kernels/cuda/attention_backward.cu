@@ -144,8 +144,10 @@ __global__ void __launch_bounds__(attention_threads, 2)
         }
         now = next;
     }
-    add_strip(d_k, scale, lane, part_of(op.d_k, tile.first_key, tile.keys, kv_column, depth));
-    add_strip(d_v, 1.0F, lane, part_of(op.d_v, tile.first_key, tile.keys, kv_column, depth));
+    write_strip(d_k, scale, lane, part_of(op.d_k, tile.first_key, tile.keys, kv_column, depth),
+                op.overwrites);
+    write_strip(d_v, 1.0F, lane, part_of(op.d_v, tile.first_key, tile.keys, kv_column, depth),
+                op.overwrites);
 }
 
 // d_p becomes dS = P (dP - delta) with P = 2^(scale s - lse), a query a row.
@@ -214,8 +216,9 @@ __global__ void __launch_bounds__(attention_threads, 2)
         differentiate_rows(s, d_s, scale * log2_e, lse, delta);
         multiply_add(d_q, d_s, shared.first(step));
     }
-    add_strip(d_q, scale, lane,
-              part_of(op.d_q, tile.first_query, tile.queries, head * depth, depth));
+    write_strip(d_q, scale, lane,
+                part_of(op.d_q, tile.first_query, tile.queries, head * depth, depth),
+                op.overwrites);
 }
 
 bool are_aligned(const AttentionBackward<Cuda>& op) {

@@ -69,10 +69,11 @@ __device__ void add_rows(float* x, float factor, const float* weights, ConstRows
     }
 }
 
-// to += factor x
-__device__ inline void add_row(const float* x, float factor, int depth, float* to) {
+// to += factor x, or to = factor x
+__device__ inline void write_row(const float* x, float factor, int depth, float* to,
+                                 bool overwrites) {
     for (int d = lane_index(); d < depth; d += warp_threads) {
-        to[d] = fmaf(factor, x[d], to[d]);
+        to[d] = with_addend(overwrites ? 0.0F : to[d], factor, x[d]);
     }
 }
 
@@ -167,7 +168,7 @@ __global__ void __launch_bounds__(warp_threads)
         add_rows<S>(sums, 1.0F, d_s, k, first);
         __syncthreads();
     }
-    add_row(sums, scale, depth, op.d_q.row(query) + Index{head} * depth);
+    write_row(sums, scale, depth, op.d_q.row(query) + Index{head} * depth, op.overwrites);
 }
 
 // dK and dV of a key row, over the query heads that read its head.
@@ -220,8 +221,8 @@ __global__ void __launch_bounds__(warp_threads)
             __syncthreads();
         }
     }
-    add_row(d_k, scale, depth, op.d_k.row(key) + kv_column);
-    add_row(d_v, 1.0F, depth, op.d_v.row(key) + kv_column);
+    write_row(d_k, scale, depth, op.d_k.row(key) + kv_column, op.overwrites);
+    write_row(d_v, 1.0F, depth, op.d_v.row(key) + kv_column, op.overwrites);
 }
 
 // `rows` rows of a head in float, and two numbers for each lane.

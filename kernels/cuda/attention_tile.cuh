@@ -189,10 +189,16 @@ __device__ void hide_keys(Strip<columns>& s, const AttentionTile& tile, int key,
     }
 }
 
-// to += factor c, in the lane's rows that `to` has.
+// before + factor c. The product is rounded by itself, so that the sum of two such addends has the same
+// bits whichever of them is there before.
+__device__ inline float with_addend(float before, float factor, float c) {
+    return __fadd_rn(before, __fmul_rn(factor, c));
+}
+
+// to += factor c, or to = factor c, in the lane's rows that `to` has.
 template <int depth>
-__device__ void add_strip(const Strip<depth>& c, float factor, const LanePlace& lane,
-                          View<Cuda, float, 2> to) {
+__device__ void write_strip(const Strip<depth>& c, float factor, const LanePlace& lane,
+                            View<Cuda, float, 2> to, bool overwrites) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
         const int row = lane.row + 8 * r;
@@ -201,9 +207,9 @@ __device__ void add_strip(const Strip<depth>& c, float factor, const LanePlace& 
 #pragma unroll
             for (int n = 0; n < depth / 8; ++n) {
                 auto* const pair = reinterpret_cast<Pack<float, 2>*>(first + 8 * n);
-                const Pack<float, 2> before = *pair;
-                *pair = {fmaf(factor, c.at[n][2 * r], before[0]),
-                         fmaf(factor, c.at[n][2 * r + 1], before[1])};
+                const Pack<float, 2> before = overwrites ? Pack<float, 2>{} : *pair;
+                *pair = {with_addend(before[0], factor, c.at[n][2 * r]),
+                         with_addend(before[1], factor, c.at[n][2 * r + 1])};
             }
         }
     }

@@ -1,5 +1,7 @@
 #include "kernels/cuda/attention_work.hpp"
 
+#include <limits>
+
 namespace longlora {
 namespace {
 
@@ -105,6 +107,13 @@ bool is_nothing(const AttentionItem& item) {
     return item.heads.empty() || item.queries.empty() || item.keys.empty();
 }
 
+Place written_queries(const AttentionItem& item) { return {item.heads, item.queries}; }
+
+Place written_keys(const AttentionItem& item, Index queries_per_kv) {
+    return {{item.heads.begin / queries_per_kv, (item.heads.end - 1) / queries_per_kv + 1},
+            item.keys};
+}
+
 // place_of(item) names what its tiles write, add(item, tiles) makes them, length(tile) is the loop.
 template <class PlaceOf, class Add, class Length>
 std::vector<AttentionRound> make_rounds(std::span<const AttentionItem> all, const PlaceOf& place_of,
@@ -137,25 +146,27 @@ std::vector<AttentionRound> make_rounds(std::span<const AttentionItem> all, cons
 }  // namespace
 
 std::vector<AttentionRound> query_tiles(std::span<const AttentionItem> items, Index rows) {
-    const auto place_of = [](const AttentionItem& item) { return Place{item.heads, item.queries}; };
     const auto add = [&](const AttentionItem& item, std::vector<AttentionTile>& tiles) {
         add_query_tiles(item, rows, tiles);
     };
-    return make_rounds(items, place_of, add, [](const AttentionTile& tile) { return tile.keys; });
+    return make_rounds(items, written_queries, add,
+                       [](const AttentionTile& tile) { return tile.keys; });
 }
 
 std::vector<AttentionRound> key_tiles(std::span<const AttentionItem> items, Index queries_per_kv,
                                       Index rows) {
-    const auto place_of = [&](const AttentionItem& item) {
-        const Range kv_heads{item.heads.begin / queries_per_kv,
-                             (item.heads.end - 1) / queries_per_kv + 1};
-        return Place{kv_heads, item.keys};
-    };
     const auto add = [&](const AttentionItem& item, std::vector<AttentionTile>& tiles) {
         add_key_tiles(item, rows, tiles);
     };
-    return make_rounds(items, place_of, add,
-                       [](const AttentionTile& tile) { return tile.queries; });
+    return make_rounds(
+        items, [&](const AttentionItem& item) { return written_keys(item, queries_per_kv); }, add,
+        [](const AttentionTile& tile) { return tile.queries; });
+}
+
+bool are_apart(std::span<const AttentionItem> items, Index queries_per_kv) {
+    constexpr Index whole = std::numeric_limits<Index>::max() / 2;  // a tile for each item
+    return query_tiles(items, whole).size() <= 1 &&
+           key_tiles(items, queries_per_kv, whole).size() <= 1;
 }
 
 }  // namespace longlora

@@ -45,6 +45,9 @@ std::vector<AttentionRound> query_tiles(std::span<const AttentionItem> items,
 std::vector<AttentionRound> key_tiles(std::span<const AttentionItem> items, Index queries_per_kv,
                                       Index rows = attention_tile_rows);
 
+// Whether no two items write to one place, in any of the gradients.
+bool are_apart(std::span<const AttentionItem> items, Index queries_per_kv);
+
 // Tiles of one round on the device; a block of threads for each tile and head.
 struct AttentionWork {
     const AttentionTile* tiles;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/attention.hpp"
 #include "model/fold.hpp"
 
 namespace longlora {
@@ -102,8 +103,9 @@ Scratch<Device>::Scratch(Arena<Device>& arena, const LayerShape& shape)
                                          shape.qkv_width())),
       d_projected(with_behind(element_matrix(arena, d_qkv, 3 * shape.attention_fold),
                               3 * shape.attention_fold)),
-      d_kv_behind(arena.template matrix<float>(shape.wants_gradients ? shape.tokens : 0,
-                                               2 * shape.kv_width())),
+      d_kv_behind(arena.template matrix<float>(
+          shape.wants_gradients && !attention_overwrites<Device> ? shape.tokens : 0,
+          2 * shape.kv_width())),
       delta(arena.template matrix<float>(shape.config.heads,
                                          shape.wants_gradients ? shape.tokens : 0)),
       gate(element_matrix(arena, shape.mlp_tile, shape.config.mlp_width, shape.mlp_fold)),

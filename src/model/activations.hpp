@@ -103,7 +103,8 @@ public:
     // (T, (H + 2 Hkv) D + 3 P) turned back, P columns behind each of q, k and v; d_qkv's memory where
     // floats are stored
     View<Device, Element<Device>, 2> d_projected;
-    View<Device, float, 2> d_kv_behind;        // (T, 2 Hkv D) dK and dV by later tokens' squares
+    // (T, 2 Hkv D) dK and dV by later tokens' squares, or no rows where they are added to the triangles'
+    View<Device, float, 2> d_kv_behind;
     View<Device, float, 2> delta;              // (H, T)
     View<Device, Element<Device>, 2> gate;     // (mlp_tile, F)
     View<Device, Element<Device>, 2> up;       // (mlp_tile, F)

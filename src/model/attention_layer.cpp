@@ -140,10 +140,11 @@ void AttentionLayer<Device>::forward_keys_values(LayerRun<Device>& run,
     exchange.keep_only(run.stream, layer_, k_of(qkv), v_of(qkv));
 }
 
-// delta = rowsum(d_context * context); dQ, dK, dV block by block, left context first: it travels.
-// dK and dV of a half-group are its triangle's plus at most one square's, of this shard or another:
-// each of the two is formed from zero, so that their sum has the same bits wherever it is made. In dQ
-// a square always comes before the triangle.
+// delta = rowsum(d_context * context); dQ, dK, dV block by block, left context before the own squares: it
+// travels. dK and dV of a half-group are its triangle's plus at most one square's, of this shard or
+// another: each of the two is formed from zero, so that their sum has the same bits wherever it is made.
+// Where sums grow in memory, that takes two arrays, and in dQ a square always comes before the triangle;
+// elsewhere triangles come first and are stored, so that nothing is cleared.
 template <class Device>
 void AttentionLayer<Device>::attend_backward(LayerRun<Device>& run,
                                              const LayerActivations<Device>& act,
@@ -152,29 +153,39 @@ void AttentionLayer<Device>::attend_backward(LayerRun<Device>& run,
     const View<Device, const Element<Device>, 2> qkv = act.qkv;
     const auto d_k = k_of(scratch.d_qkv);
     const auto d_v = v_of(scratch.d_qkv);
+    constexpr bool stores = attention_overwrites<Device>;
     const Index width = config_.kv_heads * config_.head_dim;
-    const auto d_k_behind = scratch.d_kv_behind.columns({0, width});
-    const auto d_v_behind = scratch.d_kv_behind.columns({width, 2 * width});
+    const auto d_k_behind = stores ? d_k : scratch.d_kv_behind.columns({0, width});
+    const auto d_v_behind = stores ? d_v : scratch.d_kv_behind.columns({width, 2 * width});
     const auto d_context = as_elements(run.stream, scratch.d_context, scratch.copy);
-    const auto attend_block =
-        [&](const KeyValueBlock<Device>& block, std::span<const AttentionItem> items,
-            View<Device, float, 2> block_d_k, View<Device, float, 2> block_d_v) {
-            attention_backward(run.stream, {.q = q_of(qkv),
-                                            .block = block,
-                                            .items = items,
-                                            .head_dim = config_.head_dim,
-                                            .queries_per_kv = config_.heads / config_.kv_heads,
-                                            .d_out = d_context,
-                                            .lse = act.lse,
-                                            .delta = scratch.delta,
-                                            .d_q = q_of(scratch.d_qkv),
-                                            .d_k = block_d_k,
-                                            .d_v = block_d_v});
-        };
+    const auto attend_block = [&](const KeyValueBlock<Device>& block,
+                                  std::span<const AttentionItem> items,
+                                  View<Device, float, 2> block_d_k,
+                                  View<Device, float, 2> block_d_v, bool overwrites = false) {
+        attention_backward(run.stream, {.q = q_of(qkv),
+                                        .block = block,
+                                        .items = items,
+                                        .head_dim = config_.head_dim,
+                                        .queries_per_kv = config_.heads / config_.kv_heads,
+                                        .d_out = d_context,
+                                        .lse = act.lse,
+                                        .delta = scratch.delta,
+                                        .d_q = q_of(scratch.d_qkv),
+                                        .d_k = block_d_k,
+                                        .d_v = block_d_v,
+                                        .overwrites = overwrites});
+    };
+    const KeyValueBlock<Device> own{k_of(qkv), v_of(qkv), 0};
     attention_delta(run.stream, {.d_out = d_context, .out = act.context, .delta = scratch.delta});
-    clear(run.stream, scratch.d_qkv.flat());
-    clear(run.stream, scratch.d_kv_behind.flat());
-    exchange.begin_backward(run.stream, layer_, d_k_behind, d_v_behind);
+    exchange.begin_backward(run.stream, layer_);
+    if constexpr (stores) {
+        attend_block(own, exchange.plan().triangles, d_k, d_v, true);
+        exchange.poll();
+    } else {
+        clear(run.stream, scratch.d_qkv.flat());
+        clear(run.stream, scratch.d_kv_behind.flat());
+    }
+    exchange.add_kept_gradients(run.stream, layer_, d_k_behind, d_v_behind);
     const auto& blocks = exchange.plan().blocks;
     for (std::size_t i = 0; i < blocks.size(); ++i) {
         const auto index = static_cast<Index>(i);
@@ -183,12 +194,16 @@ void AttentionLayer<Device>::attend_backward(LayerRun<Device>& run,
         exchange.send_gradient(run.stream, index);
     }
     exchange.start_messages();
-    attend_block({k_of(qkv), v_of(qkv), 0}, exchange.plan().rectangles, d_k_behind, d_v_behind);
+    attend_block(own, exchange.plan().rectangles, d_k_behind, d_v_behind);
     exchange.poll();
-    attend_block({k_of(qkv), v_of(qkv), 0}, exchange.plan().triangles, d_k, d_v);
+    if constexpr (!stores) {
+        attend_block(own, exchange.plan().triangles, d_k, d_v);
+    }
     exchange.end_backward(run.stream, layer_, d_k_behind, d_v_behind);
-    accumulate(run.stream, {.x = d_k_behind, .out = d_k});
-    accumulate(run.stream, {.x = d_v_behind, .out = d_v});
+    if constexpr (!stores) {
+        accumulate(run.stream, {.x = d_k_behind, .out = d_k});
+        accumulate(run.stream, {.x = d_v_behind, .out = d_v});
+    }
 }
 
 // d_h = q_proj' dq + k_proj' dk + v_proj' dv, with dq and the completed dk turned back first

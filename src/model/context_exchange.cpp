@@ -226,22 +226,13 @@ void ContextExchange<Device>::end_forward() {
 }
 
 template <class Device>
-void ContextExchange<Device>::begin_backward(const Stream<Device>& stream, Index layer,
-                                             View<Device, float, 2> d_k,
-                                             View<Device, float, 2> d_v) {
+void ContextExchange<Device>::begin_backward(const Stream<Device>& stream, Index layer) {
     receives_.clear();
     kept_.keys_values().fetch(stream, layer, layer - 1);
     for (const Outgoing& out : chunks_[chunk_].outgoing) {
         const View<Device, float, 1> message(gradients_in_.data() + out.offset,
                                              out.block.elements(shape_.head_dim));
         receives_.push_back(sequence_->receive(stream, message, out.peer, gradient_tag + out.tag));
-    }
-    add_kept_gradients(stream, layer, d_k, d_v);
-    // A slot may have just been read: only now may its next block start from zero.
-    for (const KeptBlock& block : kept_.blocks()) {
-        if (block.last_consumer == static_cast<Index>(chunk_)) {
-            clear(stream, kept_.gradients(layer, block).flat());
-        }
     }
 }
 
@@ -254,6 +245,12 @@ void ContextExchange<Device>::add_kept_gradients(const Stream<Device>& stream, I
             const auto collected = kept_.gradients(layer, block);
             accumulate(stream, {.x = collected.k, .out = part(d_k, block.tokens, block.kv_heads)});
             accumulate(stream, {.x = collected.v, .out = part(d_v, block.tokens, block.kv_heads)});
+        }
+    }
+    // A slot may have just been read: only now may its next block start from zero.
+    for (const KeptBlock& block : kept_.blocks()) {
+        if (block.last_consumer == static_cast<Index>(chunk_)) {
+            clear(stream, kept_.gradients(layer, block).flat());
         }
     }
 }

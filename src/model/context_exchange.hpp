@@ -53,10 +53,11 @@ public:
     }
 
     // Backward: the received K/V are still here. Adds to d_k, d_v what others have computed for this
-    // shard's tokens: from kept blocks at once, from peers at the end.
+    // shard's tokens: from kept blocks before any gradient_block(), from peers at the end.
     KeyValueBlock<Device> block(Index layer, Index block) const;
-    void begin_backward(const Stream<Device>& stream, Index layer, View<Device, float, 2> d_k,
-                        View<Device, float, 2> d_v);
+    void begin_backward(const Stream<Device>& stream, Index layer);
+    void add_kept_gradients(const Stream<Device>& stream, Index layer, View<Device, float, 2> d_k,
+                            View<Device, float, 2> d_v);
     KeyValuePair<Device, float> gradient_block(const Stream<Device>& stream, Index layer,
                                                Index block);
     void send_gradient(const Stream<Device>& stream, Index block);
@@ -120,8 +121,6 @@ private:
     void start_sends(const Stream<Device>& stream, Index layer,
                      View<Device, const Element<Device>, 2> k,
                      View<Device, const Element<Device>, 2> v);
-    void add_kept_gradients(const Stream<Device>& stream, Index layer, View<Device, float, 2> d_k,
-                            View<Device, float, 2> d_v);
     template <class T>
     View<Device, T, 2> part(View<Device, T, 2> whole, Range tokens, Range heads) const;
 

@@ -45,7 +45,6 @@ public:
           plan_(plan),
           qkv_(stream, sizes.tokens, sizes.packed_width()),
           d_qkv_(stream, sizes.tokens, sizes.packed_width()),
-          behind_(stream, sizes.tokens, 2 * sizes.kv_width()),
           out_(stream, sizes.tokens, sizes.q_width()),
           d_out_(stream, sizes.tokens, sizes.q_width()),
           lse_(stream, sizes.heads.query, sizes.tokens),
@@ -58,30 +57,17 @@ public:
         attend(plan_.rectangles);
     }
 
-    // What comes before and after the kernels of backward: delta, zeros, the sum of dK and dV.
+    // What comes before the kernels of backward.
     void prepare() const {
         attention_delta(stream_, {.d_out = d_out_.view, .out = out_.view, .delta = delta_.view});
-        clear(stream_, d_qkv_.view.flat());
-        clear(stream_, behind_.view.flat());
-    }
-    void complete() const {
-        const Packed<float> gradient(d_qkv_.view, sizes_);
-        accumulate(stream_, Accumulate<Cuda, float>{.x = k_behind(), .out = gradient.k});
-        accumulate(stream_, Accumulate<Cuda, float>{.x = v_behind(), .out = gradient.v});
     }
 
     void backward() const {
-        const Packed<float> gradient(d_qkv_.view, sizes_);
-        attend_backward(plan_.rectangles, k_behind(), v_behind());
-        attend_backward(plan_.triangles, gradient.k, gradient.v);
+        attend_backward(plan_.triangles, true);
+        attend_backward(plan_.rectangles, false);
     }
 
 private:
-    View<Cuda, float, 2> k_behind() const { return behind_.view.columns({0, sizes_.kv_width()}); }
-    View<Cuda, float, 2> v_behind() const {
-        return behind_.view.columns({sizes_.kv_width(), 2 * sizes_.kv_width()});
-    }
-
     void attend(std::span<const AttentionItem> items) const {
         const Packed<BFloat16> x(qkv_.view, sizes_);
         attention_forward(stream_,
@@ -94,8 +80,7 @@ private:
                                                  .lse = lse_.view});
     }
 
-    void attend_backward(std::span<const AttentionItem> items, View<Cuda, float, 2> d_k,
-                         View<Cuda, float, 2> d_v) const {
+    void attend_backward(std::span<const AttentionItem> items, bool overwrites) const {
         const Packed<BFloat16> x(qkv_.view, sizes_);
         const Packed<float> gradient(d_qkv_.view, sizes_);
         attention_backward(stream_,
@@ -108,8 +93,9 @@ private:
                                                    .lse = lse_.view,
                                                    .delta = delta_.view,
                                                    .d_q = gradient.q,
-                                                   .d_k = d_k,
-                                                   .d_v = d_v});
+                                                   .d_k = gradient.k,
+                                                   .d_v = gradient.v,
+                                                   .overwrites = overwrites});
     }
 
     const Stream<Cuda>& stream_;
@@ -117,7 +103,6 @@ private:
     const ShardPlan& plan_;
     Matrix<BFloat16> qkv_;
     Matrix<float> d_qkv_;
-    Matrix<float> behind_;
     Matrix<BFloat16> out_;
     Matrix<BFloat16> d_out_;
     Matrix<float> lse_;
@@ -151,7 +136,6 @@ void measure_case(const Stream<Cuda>& stream, const Settings& settings) {
     report("backward", 10 * pairs, measure(stream, budget, [&] {
                attention.prepare();
                attention.backward();
-               attention.complete();
            }));
 }
 

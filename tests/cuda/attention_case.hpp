@@ -217,11 +217,16 @@ void run_delta(const Stream<Device>& stream, Arrays& at) {
                         .d_out = at.d_out.view(), .out = at.out.view(), .delta = at.delta.view()});
 }
 
+struct BackwardCalls {
+    bool one_item_a_call = false;
+    bool overwrites = false;
+};
+
 template <class Device, class Arrays>
 void run_backward(const Stream<Device>& stream, const AttentionCase& problem, Arrays& at,
-                  bool one_item_a_call = false) {
+                  const BackwardCalls& calls = {}) {
     for (std::size_t b = problem.blocks.size(); b-- > 0;) {
-        for_calls(problem.blocks[b], one_item_a_call, [&](auto items) {
+        for_calls(problem.blocks[b], calls.one_item_a_call, [&](auto items) {
             attention_backward(stream,
                                AttentionBackward<Device>{.q = at.q.view(),
                                                          .block = block_of<Device>(problem, at, b),
@@ -233,7 +238,8 @@ void run_backward(const Stream<Device>& stream, const AttentionCase& problem, Ar
                                                          .delta = at.delta.view(),
                                                          .d_q = at.d_q.view(),
                                                          .d_k = at.d_k[b].view(),
-                                                         .d_v = at.d_v[b].view()});
+                                                         .d_v = at.d_v[b].view(),
+                                                         .overwrites = calls.overwrites});
         });
     }
 }

@@ -4,6 +4,7 @@
 #include "cuda/attention_case.hpp"
 #include "kernels/cuda/attention_choice.hpp"
 #include "kernels/cuda/attention_passes.hpp"
+#include "kernels/elementwise.hpp"
 #ifdef LONGLORA_CUDA_EMULATED
 #include "emulator.hpp"
 #endif
@@ -157,7 +158,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(neither_threads_nor_calls_change_a_bit, Device, De
             DeviceArrays<Device> at(stream, host, place);
             run_forward(stream, problem, at, one_item_a_call);
             run_delta(stream, at);
-            run_backward(stream, problem, at, one_item_a_call);
+            run_backward(stream, problem, at, {.one_item_a_call = one_item_a_call});
             return at;
         };
         const auto first = run(false);
@@ -175,10 +176,41 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(neither_threads_nor_calls_change_a_bit, Device, De
     }
 }
 
+// Gradients of what was not a number before, as if it had been zero: of triangles that are apart, and of
+// some that meet in a K/V head.
+BOOST_AUTO_TEST_CASE_TEMPLATE(overwritten_gradients_start_from_nothing, Device, Devices) {
+    const Stream<Device> stream;
+    for (const auto& [heads, kv_heads] : std::vector<std::pair<Index, Index>>{{4, 2}, {9, 3}}) {
+        for (const Index head_dim : {Index{64}, Index{16}, Index{12}}) {
+            const Layout layout{.length = 580, .group = 290, .ranks = 2, .pattern = Pattern::s2};
+            AttentionCase problem = case_of(layout, {heads, kv_heads}, 1, head_dim);
+            problem.blocks.resize(1);  // the triangles
+            auto host = HostArrays::random<Element<Device>>(problem);
+            run_forward(Stream<Cpu>(), problem, host);
+            run_delta(Stream<Cpu>(), host);
+            const auto run = [&](float before, bool overwrites) {
+                host.d_q = filled(problem.tokens, problem.columns(), before);
+                host.d_k[0] = filled(problem.tokens, kv_heads * head_dim, before);
+                host.d_v[0] = filled(problem.tokens, kv_heads * head_dim, before);
+                DeviceArrays<Device> at(stream, host, {});
+                run_backward(stream, problem, at, {.overwrites = overwrites});
+                BOOST_TEST(at.are_intact());
+                return std::array{at.d_q.values(), at.d_k[0].values(), at.d_v[0].values()};
+            };
+            for (const AttentionKernels kernels : all_kernels) {
+                const Choice choice(kernels);
+                const auto expected = run(0, false);
+                const auto actual = run(std::numeric_limits<float>::quiet_NaN(), true);
+                BOOST_TEST((actual == expected));
+            }
+        }
+    }
+}
+
 namespace {
 
-// Forward and backward of a whole sequence, shard by shard; gradients of keys as the model forms them:
-// what triangles add apart from what squares add, be it from this shard or another.
+// Forward and backward of a whole sequence, shard by shard, as the model does it: triangles first, what
+// squares add to keys of other shards is formed there and added.
 template <class Device>
 struct Sequence {
     using S = Element<Device>;
@@ -194,9 +226,9 @@ struct Sequence {
           k(input(3, heads.kv)),
           v(input(4, heads.kv)),
           out(input(5, heads.query)),
-          d_q(zero(heads.query)),
-          d_k{zero(heads.kv), zero(heads.kv)},
-          d_v{zero(heads.kv), zero(heads.kv)} {
+          d_q(nothing(heads.query)),
+          d_k(nothing(heads.kv)),
+          d_v(nothing(heads.kv)) {
         for (Index shard = 0; shard < layout.shards(); ++shard) {
             run(layout.tokens(shard), plan_shard(layout, heads, shard));
         }
@@ -205,18 +237,9 @@ struct Sequence {
     DeviceMatrix<Device, S> input(std::uint64_t key, Index count) {
         return {stream, random_matrix<S>(key, {layout.length, count * head_dim})};
     }
-    DeviceMatrix<Device, float> zero(Index count) {
-        return {stream, Matrix(layout.length, count * head_dim)};
-    }
-
-    // Calls body(items, rows of their keys, their K/V heads, index of the gradients' sum).
-    template <class Body>
-    static void for_blocks(const ShardPlan& plan, Range own, Range kv_heads, const Body& body) {
-        for (const ContextBlock& block : plan.blocks) {
-            body(block.items, block.tokens, block.kv_heads, 1);
-        }
-        body(plan.rectangles, own, kv_heads, 1);
-        body(plan.triangles, own, kv_heads, 0);
+    DeviceMatrix<Device, float> nothing(Index count) {
+        return {stream,
+                filled(layout.length, count * head_dim, std::numeric_limits<float>::quiet_NaN())};
     }
 
     void run(Range own, const ShardPlan& plan) {
@@ -247,23 +270,40 @@ struct Sequence {
         attention_delta(
             stream, AttentionDelta<Device>{
                         .d_out = d_out.view().rows(own), .out = shard_out, .delta = delta.view()});
-        for_blocks(plan, own, kv_heads,
-                   [&](const auto& items, Range rows, Range of_heads, std::size_t sum) {
-                       attention_backward(
-                           stream, AttentionBackward<Device>{
-                                       .q = q.view().rows(own),
-                                       .block = {part(k.view(), rows, of_heads),
-                                                 part(v.view(), rows, of_heads), of_heads.begin},
-                                       .items = items,
-                                       .head_dim = head_dim,
-                                       .queries_per_kv = heads.queries_per_kv(),
-                                       .d_out = d_out.view().rows(own),
-                                       .lse = shard_lse.view(),
-                                       .delta = delta.view(),
-                                       .d_q = d_q.view().rows(own),
-                                       .d_k = part(d_k[sum].view(), rows, of_heads),
-                                       .d_v = part(d_v[sum].view(), rows, of_heads)});
-                   });
+        const auto backward = [&](const auto& items, const KeyValueBlock<Device>& block,
+                                  View<Device, float, 2> to_k, View<Device, float, 2> to_v,
+                                  bool overwrites) {
+            attention_backward(stream,
+                               AttentionBackward<Device>{.q = q.view().rows(own),
+                                                         .block = block,
+                                                         .items = items,
+                                                         .head_dim = head_dim,
+                                                         .queries_per_kv = heads.queries_per_kv(),
+                                                         .d_out = d_out.view().rows(own),
+                                                         .lse = shard_lse.view(),
+                                                         .delta = delta.view(),
+                                                         .d_q = d_q.view().rows(own),
+                                                         .d_k = to_k,
+                                                         .d_v = to_v,
+                                                         .overwrites = overwrites});
+        };
+        const KeyValueBlock<Device> shard{k.view().rows(own), v.view().rows(own), 0};
+        backward(plan.triangles, shard, d_k.view().rows(own), d_v.view().rows(own), true);
+        for (const ContextBlock& block : plan.blocks) {
+            const auto [rows, of_heads] = std::pair(block.tokens, block.kv_heads);
+            const Matrix zeros(rows.size(), of_heads.size() * head_dim);
+            DeviceMatrix<Device, float> from_k(stream, zeros);
+            DeviceMatrix<Device, float> from_v(stream, zeros);
+            backward(
+                block.items,
+                {part(k.view(), rows, of_heads), part(v.view(), rows, of_heads), of_heads.begin},
+                from_k.view(), from_v.view(), false);
+            accumulate(stream, Accumulate<Device, float>{.x = from_k.view(),
+                                                         .out = part(d_k.view(), rows, of_heads)});
+            accumulate(stream, Accumulate<Device, float>{.x = from_v.view(),
+                                                         .out = part(d_v.view(), rows, of_heads)});
+        }
+        backward(plan.rectangles, shard, d_k.view().rows(own), d_v.view().rows(own), false);
         const std::vector<float> values = shard_lse.values();
         for (Index h = 0; h < heads.query; ++h) {
             for (Index t = 0; t < own.size(); ++t) {
@@ -277,8 +317,7 @@ struct Sequence {
     Heads heads;
     Index head_dim;
     DeviceMatrix<Device, S> q, d_out, k, v, out;
-    DeviceMatrix<Device, float> d_q;
-    std::array<DeviceMatrix<Device, float>, 2> d_k, d_v;  // of triangles, of squares
+    DeviceMatrix<Device, float> d_q, d_k, d_v;
     std::map<std::pair<Index, Index>, float> lse;
 };
 
@@ -299,10 +338,8 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(aligned_layouts_give_the_same_bits, Device, Device
             BOOST_TEST((whole.out.values() == cut.out.values()));
             BOOST_TEST((whole.lse == cut.lse));
             BOOST_TEST((whole.d_q.values() == cut.d_q.values()));
-            for (std::size_t sum = 0; sum < 2; ++sum) {
-                BOOST_TEST((whole.d_k[sum].values() == cut.d_k[sum].values()));
-                BOOST_TEST((whole.d_v[sum].values() == cut.d_v[sum].values()));
-            }
+            BOOST_TEST((whole.d_k.values() == cut.d_k.values()));
+            BOOST_TEST((whole.d_v.values() == cut.d_v.values()));
         }
     }
 }

@@ -167,7 +167,8 @@ private:
         const auto d_k = keys(gradients_);
         const auto d_v = values(gradients_);
         std::fill(gradients_.view().begin(), gradients_.view().end(), 0.0F);
-        exchange_.begin_backward(stream_, layer, d_k, d_v);
+        exchange_.begin_backward(stream_, layer);
+        exchange_.add_kept_gradients(stream_, layer, d_k, d_v);
         const auto& blocks = exchange_.plan().blocks;
         for (std::size_t i = 0; i < blocks.size(); ++i) {
             const auto index = static_cast<Index>(i);

@@ -146,10 +146,10 @@ __device__ inline void pack(const Scores& from, PackedScores& to) {
     }
 }
 
-// to += factor c, in the thread's rows that `to` has.
+// to += factor c, or to = factor c, in the thread's rows that `to` has.
 template <int depth>
-__device__ void add_gradient(const Gradient<depth>& c, float factor, const OwnPlace& place,
-                             View<Cuda, float, 2> to) {
+__device__ void write_gradient(const Gradient<depth>& c, float factor, const OwnPlace& place,
+                               View<Cuda, float, 2> to, bool overwrites) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
         const int row = place.row + 8 * r;
@@ -157,8 +157,13 @@ __device__ void add_gradient(const Gradient<depth>& c, float factor, const OwnPl
             float* const first = to.row(row) + place.column;
 #pragma unroll
             for (int n = 0; n < depth / 8; ++n) {
-                machine::add_to_memory(first + 8 * n, factor * c[4 * n + 2 * r],
-                                       factor * c[4 * n + 2 * r + 1]);
+                const Pack<float, 2> x{with_addend(0.0F, factor, c[4 * n + 2 * r]),
+                                       with_addend(0.0F, factor, c[4 * n + 2 * r + 1])};
+                if (overwrites) {
+                    *reinterpret_cast<Pack<float, 2>*>(first + 8 * n) = x;
+                } else {
+                    machine::add_to_memory(first + 8 * n, x[0], x[1]);
+                }
             }
         }
     }

@@ -243,10 +243,12 @@ __device__ void compute(const AttentionBackward<Cuda>& op, float scale, const Ow
         shared.own.leave(own);
         const AttentionTile& tile = pass.tile;
         const Index column = (pass.kv_head - op.block.first_head) * depth;
-        add_gradient<depth>(d_k, scale, place,
-                            part_of(op.d_k, tile.first_key, tile.keys, column, depth));
-        add_gradient<depth>(d_v, 1.0F, place,
-                            part_of(op.d_v, tile.first_key, tile.keys, column, depth));
+        write_gradient<depth>(d_k, scale, place,
+                              part_of(op.d_k, tile.first_key, tile.keys, column, depth),
+                              op.overwrites);
+        write_gradient<depth>(d_v, 1.0F, place,
+                              part_of(op.d_v, tile.first_key, tile.keys, column, depth),
+                              op.overwrites);
     }
 }
 

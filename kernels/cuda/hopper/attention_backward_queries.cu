@@ -249,9 +249,10 @@ __device__ void compute(const AttentionBackward<Cuda>& op, float scale, const Ow
             shared.own.leave(own);
         }
         const AttentionTile& tile = pass.tile;
-        add_gradient<depth>(
+        write_gradient<depth>(
             d_q, scale, place,
-            part_of(op.d_q, tile.first_query, tile.queries, Index{pass.head} * depth, depth));
+            part_of(op.d_q, tile.first_query, tile.queries, Index{pass.head} * depth, depth),
+            op.overwrites);
     }
 }
 
