@@ -1,5 +1,6 @@
 #include "core/arena.hpp"
 
+#include <algorithm>
 #include <utility>
 
 #include "core/device_memory.hpp"
@@ -33,6 +34,7 @@ Arena<Device>::Arena(Arena&& other) noexcept
     : name_(std::move(other.name_)),
       data_(std::exchange(other.data_, nullptr)),
       capacity_(std::exchange(other.capacity_, 0)),
+      next_(std::exchange(other.next_, 0)),
       used_(std::exchange(other.used_, 0)),
       is_measuring_(other.is_measuring_) {}
 
@@ -41,6 +43,7 @@ Arena<Device>& Arena<Device>::operator=(Arena&& other) noexcept {
     std::swap(name_, other.name_);
     std::swap(data_, other.data_);
     std::swap(capacity_, other.capacity_);
+    std::swap(next_, other.next_);
     std::swap(used_, other.used_);
     std::swap(is_measuring_, other.is_measuring_);
     return *this;
@@ -48,13 +51,14 @@ Arena<Device>& Arena<Device>::operator=(Arena&& other) noexcept {
 
 template <class Device>
 void* Arena<Device>::take(std::size_t bytes) {
-    const std::size_t offset = used_;
-    used_ += rounded(bytes, alignment);
+    const std::size_t offset = next_;
+    next_ += rounded(bytes, alignment);
+    used_ = std::max(used_, next_);
     if (is_measuring_) {
         return nullptr;
     }
-    ensure(used_ <= capacity_, "arena '" + name_ + "' was planned too small (" +
-                                   format_bytes(capacity_) + ", needs " + format_bytes(used_) +
+    ensure(next_ <= capacity_, "arena '" + name_ + "' was planned too small (" +
+                                   format_bytes(capacity_) + ", needs " + format_bytes(next_) +
                                    ")");
     return data_ + offset;
 }

@@ -18,7 +18,7 @@ template <class Device>
 std::vector<float> logits_of(const Llama<Device>& model, LayerRun<Device>& run,
                              View<Device, const float, 2> last) {
     std::vector<float> logits;
-    const Index tile_rows = run.scratch.logits.rows();
+    const Index tile_rows = run.scratch.head.logits.rows();
     for (Index begin = 0; begin < last.rows(); begin += tile_rows) {
         const Range rows{begin, std::min(last.rows(), begin + tile_rows)};
         HostCopy tile(run.stream, model.logits(run, last.rows(rows)).flat());

@@ -92,38 +92,68 @@ LayerActivations<Device> Activations<Device>::transient() const {
     return layer;
 }
 
+namespace {
+
+// Memory for floats that are in use before d_qkv is written or after it has been read.
 template <class Device>
-Scratch<Device>::Scratch(Arena<Device>& arena, const LayerShape& shape)
-    : normed(element_matrix(arena, shape.tokens, shape.config.width, shape.fold())),
-      d_normed(arena.template matrix<float>(shape.wants_gradients ? shape.tokens : 0,
-                                            shape.config.width)),
-      d_context(
-          arena.template matrix<float>(shape.wants_gradients ? shape.tokens : 0, shape.q_width())),
-      d_qkv(arena.template matrix<float>(shape.wants_gradients ? shape.tokens : 0,
-                                         shape.qkv_width())),
+View<Device, float, 2> beside(Arena<Device>& arena, View<Device, float, 2> d_qkv, Index rows,
+                              Index columns) {
+    if (stores_floats<Device> || columns > d_qkv.columns()) {
+        return arena.template matrix<float>(rows, columns);
+    }
+    return {d_qkv.data(), rows, columns};
+}
+
+// No rows where there is no backward.
+Index backward_rows(const LayerShape& shape, Index rows) {
+    return shape.wants_gradients ? rows : 0;
+}
+
+}  // namespace
+
+template <class Device>
+AttentionScratch<Device>::AttentionScratch(Arena<Device>& arena, const LayerShape& shape)
+    : d_qkv(arena.template matrix<float>(backward_rows(shape, shape.tokens), shape.qkv_width())),
       d_projected(with_behind(element_matrix(arena, d_qkv, 3 * shape.attention_fold),
                               3 * shape.attention_fold)),
-      d_kv_behind(arena.template matrix<float>(
-          shape.wants_gradients && !attention_overwrites<Device> ? shape.tokens : 0,
-          2 * shape.kv_width())),
-      delta(arena.template matrix<float>(shape.config.heads,
-                                         shape.wants_gradients ? shape.tokens : 0)),
-      gate(element_matrix(arena, shape.mlp_tile, shape.config.mlp_width, shape.mlp_fold)),
+      d_kv_behind(arena.template matrix<float>(attention_overwrites<Device> ? 0 : d_qkv.rows(),
+                                               2 * shape.kv_width())),
+      d_context(beside(arena, d_qkv, d_qkv.rows(), shape.q_width())),
+      d_normed(beside(arena, d_qkv, d_qkv.rows(), shape.config.width)),
+      delta(arena.template matrix<float>(shape.config.heads, d_qkv.rows())) {}
+
+template <class Device>
+MlpScratch<Device>::MlpScratch(Arena<Device>& arena, const LayerShape& shape)
+    : gate(element_matrix(arena, shape.mlp_tile, shape.config.mlp_width, shape.mlp_fold)),
       up(element_matrix(arena, shape.mlp_tile, shape.config.mlp_width, shape.mlp_fold)),
       product(element_matrix(arena, shape.mlp_tile, shape.config.mlp_width, shape.mlp_fold)),
-      d_product(arena.template matrix<float>(shape.wants_gradients ? shape.mlp_tile : 0,
+      d_product(arena.template matrix<float>(backward_rows(shape, shape.mlp_tile),
                                              shape.config.mlp_width)),
-      d_x(arena.template matrix<float>(shape.wants_gradients ? shape.tokens : 0,
-                                       shape.config.width)),
-      copy(arena.template vector<Element<Device>>(copy_size<Device>(
-          d_x.rows() * std::max(shape.config.width + shape.fold(), shape.q_width())))),
-      logits(arena.template matrix<float>(shape.head_tile, shape.config.vocabulary)),
+      d_normed(
+          arena.template matrix<float>(backward_rows(shape, shape.mlp_tile), shape.config.width)) {}
+
+template <class Device>
+HeadScratch<Device>::HeadScratch(Arena<Device>& arena, const LayerShape& shape)
+    : logits(arena.template matrix<float>(shape.head_tile, shape.config.vocabulary)),
       d_logits(element_matrix(arena, logits)),
       losses(arena.template vector<float>(shape.head_tile)),
+      rstd(arena.template vector<float>(shape.head_tile)),
+      normalised(arena.template matrix<Element<Device>>(backward_rows(shape, shape.head_tile),
+                                                        shape.config.width)),
+      d_normed(arena.template matrix<float>(backward_rows(shape, shape.head_tile),
+                                            shape.config.width)) {}
+
+template <class Device>
+Scratch<Device>::Scratch(Arena<Device>& arena, std::size_t place, const LayerShape& shape)
+    : attention(arena, shape),
+      mlp(arena.from(place), shape),
+      head(arena.from(place), shape),
+      normed(
+          element_matrix(arena.from(arena.used()), shape.tokens, shape.config.width, shape.fold())),
+      d_x(arena.template matrix<float>(backward_rows(shape, shape.tokens), shape.config.width)),
+      copy(arena.template vector<Element<Device>>(copy_size<Device>(
+          d_x.rows() * std::max(shape.config.width + shape.fold(), shape.q_width())))),
       loss_sum(arena.template vector<std::int64_t>(2)),
-      final_rstd(arena.template vector<float>(shape.head_tile)),
-      final_normed(arena.template matrix<Element<Device>>(
-          shape.wants_gradients ? shape.head_tile : 0, shape.config.width)),
       cosine(arena.template matrix<float>(shape.tokens, shape.config.head_dim / 2)),
       sine(arena.template matrix<float>(shape.tokens, shape.config.head_dim / 2)),
       linear(arena, {std::max(shape.tokens, shape.mlp_tile), shape.lora_rank,
@@ -133,6 +163,9 @@ Scratch<Device>::Scratch(Arena<Device>& arena, const LayerShape& shape)
     template LayerShape layer_shape<Device>(const LlamaConfig&, const Tune&, Index, bool);
 LONGLORA_FOR_EACH_DEVICE(LONGLORA_INSTANTIATE_FUNCTION)
 LONGLORA_INSTANTIATE(Activations);
+LONGLORA_INSTANTIATE(AttentionScratch);
+LONGLORA_INSTANTIATE(MlpScratch);
+LONGLORA_INSTANTIATE(HeadScratch);
 LONGLORA_INSTANTIATE(Scratch);
 
 }  // namespace longlora

@@ -89,39 +89,74 @@ private:
     View<Device, float, 2> residual_;
 };
 
-// Working memory that no one needs after a layer has ended; one set for all layers. What is an operand
-// of a folded layer has P more columns behind it, as context, gate and up above.
+// Attention's backward.
 template <class Device>
-class Scratch {
+class AttentionScratch {
 public:
-    Scratch(Arena<Device>& arena, const LayerShape& shape);
+    AttentionScratch(Arena<Device>& arena, const LayerShape& shape);
 
-    View<Device, Element<Device>, 2> normed;  // (T, E)   h
-    View<Device, float, 2> d_normed;          // (T, E)
-    View<Device, float, 2> d_context;         // (T, H D)
-    View<Device, float, 2> d_qkv;             // (T, (H + 2 Hkv) D) as attention sums it
+    View<Device, float, 2> d_qkv;  // (T, (H + 2 Hkv) D) as attention sums it
     // (T, (H + 2 Hkv) D + 3 P) turned back, P columns behind each of q, k and v; d_qkv's memory where
     // floats are stored
     View<Device, Element<Device>, 2> d_projected;
     // (T, 2 Hkv D) dK and dV by later tokens' squares, or no rows where they are added to the triangles'
     View<Device, float, 2> d_kv_behind;
-    View<Device, float, 2> delta;              // (H, T)
+    // (T, H D) and (T, E), in d_qkv's memory where the first has been copied before d_qkv is written, and
+    // d_qkv before the second is
+    View<Device, float, 2> d_context;
+    View<Device, float, 2> d_normed;
+    View<Device, float, 2> delta;  // (H, T)
+};
+
+// A tile of the MLP.
+template <class Device>
+class MlpScratch {
+public:
+    MlpScratch(Arena<Device>& arena, const LayerShape& shape);
+
     View<Device, Element<Device>, 2> gate;     // (mlp_tile, F)
     View<Device, Element<Device>, 2> up;       // (mlp_tile, F)
     View<Device, Element<Device>, 2> product;  // (mlp_tile, F)  a = g sig(g) u
     View<Device, float, 2> d_product;          // (mlp_tile, F)
-    View<Device, float, 2> d_x;                // (T, E) gradient of the residual stream
-    View<Device, Element<Device>, 1> copy;     // for as_elements: (T max(E + P, H D)), or nothing
-    View<Device, float, 2> logits;             // (head_tile, V)
+    View<Device, float, 2> d_normed;           // (mlp_tile, E)
+};
+
+// A tile of the head.
+template <class Device>
+class HeadScratch {
+public:
+    HeadScratch(Arena<Device>& arena, const LayerShape& shape);
+
+    View<Device, float, 2> logits;  // (head_tile, V)
     View<Device, Element<Device>, 2>
-        d_logits;                   // (head_tile, V) the logits' memory where floats are stored
+        d_logits;                   // (head_tile, V) logits' memory where floats are stored
     View<Device, float, 1> losses;  // (head_tile)
-    View<Device, std::int64_t, 1> loss_sum;         // (2)
-    View<Device, float, 1> final_rstd;              // (head_tile)
-    View<Device, Element<Device>, 2> final_normed;  // (head_tile, E), or no rows
-    View<Device, float, 2> cosine;                  // (T, D/2)
-    View<Device, float, 2> sine;                    // (T, D/2)
+    View<Device, float, 1> rstd;    // (head_tile)
+    View<Device, Element<Device>, 2> normalised;  // (head_tile, E), or no rows
+    View<Device, float, 2> d_normed;              // (head_tile, E)
+};
+
+// Working memory that no one needs after a layer has ended; one set for all layers. Attention's backward,
+// the MLP and the head come one after another: they have the same memory. What is an operand of a folded
+// layer has P more columns behind it, as context, gate and up above.
+template <class Device>
+class Scratch {
+public:
+    Scratch(Arena<Device>& arena, const LayerShape& shape) : Scratch(arena, arena.used(), shape) {}
+
+    AttentionScratch<Device> attention;
+    MlpScratch<Device> mlp;
+    HeadScratch<Device> head;
+    View<Device, Element<Device>, 2> normed;  // (T, E)   h
+    View<Device, float, 2> d_x;               // (T, E) gradient of the residual stream
+    View<Device, Element<Device>, 1> copy;    // for as_elements: (T max(E + P, H D)), or nothing
+    View<Device, std::int64_t, 1> loss_sum;   // (2)
+    View<Device, float, 2> cosine;            // (T, D/2)
+    View<Device, float, 2> sine;              // (T, D/2)
     LinearScratch<Device> linear;
+
+private:
+    Scratch(Arena<Device>& arena, std::size_t place, const LayerShape& shape);
 };
 
 }  // namespace longlora

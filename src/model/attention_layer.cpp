@@ -151,13 +151,14 @@ void AttentionLayer<Device>::attend_backward(LayerRun<Device>& run,
                                              ContextExchange<Device>& exchange) const {
     auto& scratch = run.scratch;
     const View<Device, const Element<Device>, 2> qkv = act.qkv;
-    const auto d_k = k_of(scratch.d_qkv);
-    const auto d_v = v_of(scratch.d_qkv);
+    const auto d_k = k_of(scratch.attention.d_qkv);
+    const auto d_v = v_of(scratch.attention.d_qkv);
     constexpr bool stores = attention_overwrites<Device>;
     const Index width = config_.kv_heads * config_.head_dim;
-    const auto d_k_behind = stores ? d_k : scratch.d_kv_behind.columns({0, width});
-    const auto d_v_behind = stores ? d_v : scratch.d_kv_behind.columns({width, 2 * width});
-    const auto d_context = as_elements(run.stream, scratch.d_context, scratch.copy);
+    const auto d_k_behind = stores ? d_k : scratch.attention.d_kv_behind.columns({0, width});
+    const auto d_v_behind =
+        stores ? d_v : scratch.attention.d_kv_behind.columns({width, 2 * width});
+    const auto d_context = as_elements(run.stream, scratch.attention.d_context, scratch.copy);
     const auto attend_block = [&](const KeyValueBlock<Device>& block,
                                   std::span<const AttentionItem> items,
                                   View<Device, float, 2> block_d_k,
@@ -169,21 +170,22 @@ void AttentionLayer<Device>::attend_backward(LayerRun<Device>& run,
                                         .queries_per_kv = config_.heads / config_.kv_heads,
                                         .d_out = d_context,
                                         .lse = act.lse,
-                                        .delta = scratch.delta,
-                                        .d_q = q_of(scratch.d_qkv),
+                                        .delta = scratch.attention.delta,
+                                        .d_q = q_of(scratch.attention.d_qkv),
                                         .d_k = block_d_k,
                                         .d_v = block_d_v,
                                         .overwrites = overwrites});
     };
     const KeyValueBlock<Device> own{k_of(qkv), v_of(qkv), 0};
-    attention_delta(run.stream, {.d_out = d_context, .out = act.context, .delta = scratch.delta});
+    attention_delta(run.stream,
+                    {.d_out = d_context, .out = act.context, .delta = scratch.attention.delta});
     exchange.begin_backward(run.stream, layer_);
     if constexpr (stores) {
         attend_block(own, exchange.plan().triangles, d_k, d_v, true);
         exchange.poll();
     } else {
-        clear(run.stream, scratch.d_qkv.flat());
-        clear(run.stream, scratch.d_kv_behind.flat());
+        clear(run.stream, scratch.attention.d_qkv.flat());
+        clear(run.stream, scratch.attention.d_kv_behind.flat());
     }
     exchange.add_kept_gradients(run.stream, layer_, d_k_behind, d_v_behind);
     const auto& blocks = exchange.plan().blocks;
@@ -217,12 +219,12 @@ void AttentionLayer<Device>::project_backward(LayerRun<Device>& run,
         rope_gradient(run.stream,
                       {.d_y = d_y, .cosine = scratch.cosine, .sine = scratch.sine, .d_x = d_x});
     };
-    const auto d_q = q_of(scratch.d_projected);
-    const auto d_k = k_of(scratch.d_projected, fold_);
-    const auto d_v = v_of(scratch.d_projected, fold_);
-    turn_back(q_of(scratch.d_qkv), d_q);
-    turn_back(k_of(scratch.d_qkv), d_k);
-    convert(run.stream, {.x = v_of(scratch.d_qkv), .out = d_v});
+    const auto d_q = q_of(scratch.attention.d_projected);
+    const auto d_k = k_of(scratch.attention.d_projected, fold_);
+    const auto d_v = v_of(scratch.attention.d_projected, fold_);
+    turn_back(q_of(scratch.attention.d_qkv), d_q);
+    turn_back(k_of(scratch.attention.d_qkv), d_k);
+    convert(run.stream, {.x = v_of(scratch.attention.d_qkv), .out = d_v});
     const auto linear = [&](const LoraLinear<Device>& layer,
                             View<Device, const Element<Device>, 2> weight,
                             View<Device, Element<Device>, 2> d_y, float beta) {
@@ -230,7 +232,7 @@ void AttentionLayer<Device>::project_backward(LayerRun<Device>& run,
                        {.d_y = d_y,
                         .x = scratch.normed,
                         .weight = weight,
-                        .d_x = scratch.d_normed,
+                        .d_x = scratch.attention.d_normed,
                         .beta = beta,
                         .pieces = run.pieces},
                        run.dropout, scratch.linear);
@@ -242,7 +244,7 @@ void AttentionLayer<Device>::project_backward(LayerRun<Device>& run,
     linear(k_, weights.k, d_k, 1);
     linear(v_, weights.v, d_v, 1);
     norm_backward<Device>(run.stream,
-                          {.d_y = scratch.d_normed,
+                          {.d_y = scratch.attention.d_normed,
                            .normalised = act.normed_attention,
                            .weight = weights.input_norm,
                            .rstd = act.rstd_attention,
@@ -260,7 +262,7 @@ void AttentionLayer<Device>::backward(LayerRun<Device>& run, const LayerWeights<
                 {.d_y = as_elements(run.stream, scratch.d_x, scratch.copy, o_.fold()),
                  .x = act.context,
                  .weight = weights.o,
-                 .d_x = scratch.d_context,
+                 .d_x = scratch.attention.d_context,
                  .pieces = run.pieces},
                 run.dropout, scratch.linear);
     attend_backward(run, act, exchange);

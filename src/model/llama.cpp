@@ -104,7 +104,8 @@ double Llama<Device>::loss(LayerRun<Device>& run, const LossInput<Device>& input
     }
     clear(run.stream, run.scratch.loss_sum);
     for (Index begin = 0; begin < input.last.rows();) {
-        const Range rows = run.pieces.tile(begin, input.last.rows(), run.scratch.logits.rows());
+        const Range rows =
+            run.pieces.tile(begin, input.last.rows(), run.scratch.head.logits.rows());
         loss_tile(run, input, rows);
         begin = rows.end;
     }
@@ -119,14 +120,14 @@ View<Device, float, 2> Llama<Device>::logits(LayerRun<Device>& run,
                                              View<Device, const float, 2> last) const {
     const Range rows{0, last.rows()};
     const auto h = run.scratch.normed.rows(rows);
-    const auto out = run.scratch.logits.rows(rows);
-    const auto& normed = run.scratch.final_normed;
+    const auto out = run.scratch.head.logits.rows(rows);
+    const auto& normed = run.scratch.head.normalised;
     const auto kept = normed.rows() > 0 ? normed.rows(rows) : normed;
     rms_norm_forward(run.stream, {.x = last,
                                   .weight = store_.ends().norm,
                                   .y = h,
                                   .normalised = kept,
-                                  .rstd = run.scratch.final_rstd.slice(rows),
+                                  .rstd = run.scratch.head.rstd.slice(rows),
                                   .epsilon = run.rms_epsilon});
     matmul(run.stream, {.a = h, .b = transposed(store_.ends().head), .out = out});
     return out;
@@ -137,8 +138,8 @@ template <class Device>
 void Llama<Device>::loss_tile(LayerRun<Device>& run, const LossInput<Device>& input,
                               Range rows) const {
     const auto logits = this->logits(run, input.last.rows(rows));
-    const auto losses = run.scratch.losses.slice({0, rows.size()});
-    const auto d_logits = run.scratch.d_logits.rows({0, rows.size()});
+    const auto losses = run.scratch.head.losses.slice({0, rows.size()});
+    const auto d_logits = run.scratch.head.d_logits.rows({0, rows.size()});
     cross_entropy(run.stream, {.logits = logits,
                                .labels = input.labels.slice(rows),
                                .loss = losses,
@@ -159,8 +160,8 @@ void Llama<Device>::loss_backward(LayerRun<Device>& run, Range rows,
     const auto& ends = store_.ends();
     const Range first{0, rows.size()};
     const TokenPieces pieces = run.pieces.at_row(rows.begin);
-    const Index most = std::min(scratch.logits.rows(), pieces.longest);
-    const auto d_h = scratch.d_normed.rows(first);
+    const Index most = std::min(scratch.head.logits.rows(), pieces.longest);
+    const auto d_h = scratch.head.d_normed.rows(first);
     matmul(run.stream, {.a = d_logits, .b = ends.head, .out = d_h});
     if (d_head_) {
         pieces.for_each(
@@ -175,9 +176,9 @@ void Llama<Device>::loss_backward(LayerRun<Device>& run, Range rows,
     }
     norm_backward<Device>(run.stream,
                           {.d_y = d_h,
-                           .normalised = scratch.final_normed.rows(first),
+                           .normalised = scratch.head.normalised.rows(first),
                            .weight = ends.norm,
-                           .rstd = scratch.final_rstd.slice(first),
+                           .rstd = scratch.head.rstd.slice(first),
                            .d_x = scratch.d_x.rows(rows),
                            .d_weight = {nullptr, 0}},
                           d_norm_, pieces, most);

@@ -46,8 +46,8 @@ public:
     void forward_only(LayerRun<Device>& run, const ShardInput<Device>& input,
                       const Activations<Device>& act, ContextExchange<Device>& exchange) const;
 
-    // h = rms_norm(last)   logits = h W'   for some rows of `last`, no more than scratch.logits has;
-    // scratch.normed and scratch.final_rstd keep h and the norm's statistics.
+    // h = rms_norm(last)   logits = h W'   for some rows of `last`, no more than scratch.head.logits has;
+    // scratch.normed and scratch.head.rstd keep h and the norm's statistics.
     View<Device, float, 2> logits(LayerRun<Device>& run, View<Device, const float, 2> last) const;
 
     // Sum of the labels' losses, not scaled: each is rounded to a multiple of 2^-26, so that sums up

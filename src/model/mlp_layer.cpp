@@ -24,9 +24,9 @@ typename MlpLayer<Device>::Tile MlpLayer<Device>::tile(LayerRun<Device>& run,
     const Range first{0, rows.size()};
     const bool is_kept = act.gate.rows() > 0;
     return {rows, run.scratch.normed.rows(first),
-            is_kept ? act.gate.rows(rows) : run.scratch.gate.rows(first),
-            is_kept ? act.up.rows(rows) : run.scratch.up.rows(first),
-            run.scratch.product.rows(first)};
+            is_kept ? act.gate.rows(rows) : run.scratch.mlp.gate.rows(first),
+            is_kept ? act.up.rows(rows) : run.scratch.mlp.up.rows(first),
+            run.scratch.mlp.product.rows(first)};
 }
 
 // h = rms_norm(x)
@@ -60,7 +60,7 @@ template <class Device>
 void MlpLayer<Device>::forward(LayerRun<Device>& run, const LayerWeights<Device>& weights,
                                const LayerActivations<Device>& act,
                                View<Device, float, 2> x) const {
-    const Index tile_rows = run.scratch.gate.rows();
+    const Index tile_rows = run.scratch.mlp.gate.rows();
     for (Index begin = 0; begin < x.rows(); begin += tile_rows) {
         const Tile part = tile(run, act, {begin, std::min(x.rows(), begin + tile_rows)});
         normalise(run, weights, act, x, part);
@@ -87,7 +87,7 @@ void MlpLayer<Device>::recompute_norm(LayerRun<Device>& run, const LayerWeights<
 template <class Device>
 void MlpLayer<Device>::backward(LayerRun<Device>& run, const LayerWeights<Device>& weights,
                                 const LayerActivations<Device>& act) const {
-    const Index tile_rows = run.scratch.gate.rows();
+    const Index tile_rows = run.scratch.mlp.gate.rows();
     const Index tokens = act.normed_mlp.rows();
     for (Index begin = 0; begin < tokens;) {
         const Range rows = run.pieces.tile(begin, tokens, tile_rows);
@@ -104,8 +104,8 @@ void MlpLayer<Device>::backward_tile(LayerRun<Device>& run, const LayerWeights<D
     const Range first{0, tile.rows.size()};
     const auto dropout = run.dropout.at_row(tile.rows.begin);
     const auto d_x = scratch.d_x.rows(tile.rows);
-    const auto d_product = scratch.d_product.rows(first);
-    const auto d_normed = scratch.d_normed.rows(first);
+    const auto d_product = scratch.mlp.d_product.rows(first);
+    const auto d_normed = scratch.mlp.d_normed.rows(first);
     const View<Device, const Element<Device>, 2> normalised = act.normed_mlp.rows(tile.rows);
     rms_norm_again(
         run.stream,

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <utility>
+#include <vector>
 
 #include <boost/test/unit_test.hpp>
 
@@ -41,6 +42,28 @@ BOOST_AUTO_TEST_CASE(measuring_equals_real_usage) {
     BOOST_TEST(real.used() == measuring.used());
     BOOST_TEST(real.used() == real.capacity());
     BOOST_TEST(!real.is_measuring());
+}
+
+BOOST_AUTO_TEST_CASE(arrays_may_share_a_place) {
+    const auto fill = [](Arena<Cpu>& arena) {
+        const auto before = arena.vector<float>(1);
+        const std::size_t place = arena.used();
+        const auto longer = arena.vector<char>(300);
+        const auto shorter = arena.from(place).vector<double>(2);
+        const auto after = arena.from(arena.used()).vector<float>(1);
+        return std::vector<const void*>{before.data(), longer.data(), shorter.data(), after.data()};
+    };
+    auto measuring = Arena<Cpu>::measuring("workspace");
+    fill(measuring);
+    BOOST_TEST(measuring.used() == 64U + 320U + 64U);
+    Arena<Cpu> arena("workspace", measuring.used());
+    const auto data = fill(arena);
+    BOOST_TEST(data[1] == data[2]);
+    BOOST_TEST(data[0] != data[1]);
+    BOOST_TEST((static_cast<const char*>(data[3]) - static_cast<const char*>(data[1]) == 320));
+    BOOST_TEST(arena.used() == measuring.used());
+    arena.from(0);
+    BOOST_CHECK_THROW(arena.vector<char>(449), Error);
 }
 
 BOOST_AUTO_TEST_CASE(views_are_aligned_zeroed_and_apart) {

@@ -120,9 +120,15 @@ BOOST_AUTO_TEST_CASE(working_memory_knows_what_is_not_needed) {
     BOOST_TEST(training.d_x.rows() == tokens);
     BOOST_TEST(training.linear.xa.columns() == tiny_tune().rank);
     BOOST_TEST(training.linear.dropped.columns() == 0);
+    const void* const shared = training.attention.d_qkv.data();
+    BOOST_TEST(training.mlp.gate.data() == shared);
+    BOOST_TEST(training.head.logits.data() == shared);
+    BOOST_TEST(training.attention.d_context.data() !=
+               shared);  // floats are read while d_qkv is written
+    BOOST_TEST(training.normed.data() != shared);
     const Scratch<Cpu> evaluation(arena, shape_of(false));
     BOOST_TEST(evaluation.d_x.rows() == 0);
-    BOOST_TEST(evaluation.d_qkv.rows() == 0);
+    BOOST_TEST(evaluation.attention.d_qkv.rows() == 0);
     BOOST_TEST(evaluation.normed.rows() == tokens);
 
     Tune dropping = tiny_tune();
