@@ -89,7 +89,8 @@ void print_dry_run(const DryRun& run, const Communicator<Cpu>& world) {
     say(memory.text());
     say("available     " + format_bytes(run.plan.available) + " a rank");
     if (host > 0) {
-        say("host          " + format_bytes(host) + " of kept K/V a rank, pinned");
+        say("host          " + format_bytes(host) +
+            " a rank, pinned: kept K/V, offloaded activations");
     }
     say("placement     " + where);
     say("directory     " + run.folder + " (nothing was written)");

@@ -1,3 +1,4 @@
+#include <cmath>
 #include <optional>
 
 #include "comm/agree.hpp"
@@ -63,7 +64,8 @@ PlanRequest plan_request(const Options& options, const ModelSetup& setup,
                         .pattern = options.attention.pattern,
                         .boundary = options.attention.boundary,
                         .sequence_ranks = options.parallel.sequence,
-                        .chunks = options.sequence.chunks};
+                        .chunks = options.sequence.chunks,
+                        .offload = options.train.offload * std::ldexp(1.0, 30)};
     if (options.train.activations != choice::Activations::automatic) {
         request.policy =
             static_cast<ActivationPolicy>(static_cast<int>(options.train.activations) - 1);

@@ -63,6 +63,17 @@ LayerShape layer_shape(const LlamaConfig& config, const Tune& tune, Index tokens
 }
 
 template <class Device>
+typename MlpOffload<Device>::Shape offload_shape(const LayerShape& shape,
+                                                 const KeptActivations& kept) {
+    const Index layers = shape.config.layers;
+    return {{kept.policy == ActivationPolicy::recompute_mlp ? kept.mlps : layers, layers},
+            kept.offloaded,
+            shape.mlp_tile,
+            shape.config.mlp_width,
+            shape.mlp_fold};
+}
+
+template <class Device>
 Activations<Device>::Activations(Arena<Device>& arena, const LayerShape& shape,
                                  const KeptActivations& kept)
     : policy_(kept.policy),
@@ -159,8 +170,10 @@ Scratch<Device>::Scratch(Arena<Device>& arena, std::size_t place, const LayerSha
       linear(arena, {std::max(shape.tokens, shape.mlp_tile), shape.lora_rank,
                      shape.has_dropout ? shape.linear_width() : 0}) {}
 
-#define LONGLORA_INSTANTIATE_FUNCTION(Device) \
-    template LayerShape layer_shape<Device>(const LlamaConfig&, const Tune&, Index, bool);
+#define LONGLORA_INSTANTIATE_FUNCTION(Device)                                              \
+    template LayerShape layer_shape<Device>(const LlamaConfig&, const Tune&, Index, bool); \
+    template MlpOffload<Device>::Shape offload_shape<Device>(const LayerShape&,            \
+                                                             const KeptActivations&);
 LONGLORA_FOR_EACH_DEVICE(LONGLORA_INSTANTIATE_FUNCTION)
 LONGLORA_INSTANTIATE(Activations);
 LONGLORA_INSTANTIATE(AttentionScratch);

@@ -6,6 +6,7 @@
 #include "core/arena.hpp"
 #include "io/llama_config.hpp"
 #include "model/lora_linear.hpp"
+#include "model/mlp_offload.hpp"
 #include "model/tune.hpp"
 
 namespace longlora {
@@ -20,6 +21,7 @@ struct KeptActivations {
 
     ActivationPolicy policy;
     Index mlps;  // with recompute_mlp, so many layers keep gate and up all the same: the first ones
+    Index offloaded = 0;  // of the others, so many tokens' wait on the host (model/mlp_offload.hpp)
 
     bool keeps_mlp(Index layer) const {
         return policy == ActivationPolicy::keep ||
@@ -67,6 +69,10 @@ struct LayerShape {
 template <class Device>
 LayerShape layer_shape(const LlamaConfig& config, const Tune& tune, Index tokens,
                        bool wants_gradients);
+
+template <class Device>
+typename MlpOffload<Device>::Shape offload_shape(const LayerShape& shape,
+                                                 const KeptActivations& kept);
 
 // Kept activations of all layers, allocated once.
 template <class Device>

@@ -15,7 +15,8 @@ struct LayerRun {
     Scratch<Device>& scratch;
     DropoutPlan dropout;  // first_position is the shard's
     float rms_epsilon;
-    TokenPieces pieces = {};  // of the shard's tokens
+    TokenPieces pieces = {};                // of the shard's tokens
+    MlpOffload<Device>* offload = nullptr;  // where something of it waits for a backward
 };
 
 // Nothing where the tensor is frozen.
@@ -102,8 +103,15 @@ private:
     struct Tile {
         Range rows;
         View<Device, Element<Device>, 2> normed, gate, up, product;
+        bool is_kept;  // gate and up, from forward to backward
     };
     Tile tile(LayerRun<Device>& run, const LayerActivations<Device>& act, Range rows) const;
+    bool is_offloaded(const LayerRun<Device>& run, Range rows) const {
+        return run.offload != nullptr && run.offload->takes(layer_, rows);
+    }
+    void forward_tile(LayerRun<Device>& run, const LayerWeights<Device>& weights,
+                      const LayerActivations<Device>& act, View<Device, float, 2> x,
+                      Tile tile) const;
     void expand(LayerRun<Device>& run, const LayerWeights<Device>& weights, const Tile& tile) const;
     void normalise(LayerRun<Device>& run, const LayerWeights<Device>& weights,
                    const LayerActivations<Device>& act, View<Device, const float, 2> x,
@@ -111,6 +119,7 @@ private:
     void backward_tile(LayerRun<Device>& run, const LayerWeights<Device>& weights,
                        const LayerActivations<Device>& act, const Tile& tile) const;
 
+    Index layer_;
     LoraLinear<Device> gate_, up_, down_;
     OptionalGradient<Device> d_norm_;
 };

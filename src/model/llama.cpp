@@ -188,6 +188,9 @@ template <class Device>
 void Llama<Device>::backward(LayerRun<Device>& run, const ShardInput<Device>& input,
                              const Activations<Device>& act,
                              ContextExchange<Device>& exchange) const {
+    if (run.offload != nullptr) {
+        run.offload->begin_fetch(run.stream, run.pieces, act.residual().rows());
+    }
     for (Index l = config_.layers - 1; l >= 0; --l) {
         progress_point().layer = l;
         const auto weights = store_.acquire(l);

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <tuple>
 
 #include "kernels/elementwise.hpp"
 #include "kernels/rms_norm.hpp"
@@ -10,7 +11,8 @@ namespace longlora {
 template <class Device>
 MlpLayer<Device>::MlpLayer(const LlamaConfig&, const Tune& tune, Parameters<Device>& parameters,
                            Index layer)
-    : gate_(make_linear(tune, parameters, layer, "mlp.gate_proj", 4)),
+    : layer_(layer),
+      gate_(make_linear(tune, parameters, layer, "mlp.gate_proj", 4)),
       up_(make_linear(tune, parameters, layer, "mlp.up_proj", 5)),
       down_(make_linear(tune, parameters, layer, "mlp.down_proj", 6)),
       d_norm_(optional_gradient(parameters, "model.layers." + std::to_string(layer) +
@@ -23,10 +25,12 @@ typename MlpLayer<Device>::Tile MlpLayer<Device>::tile(LayerRun<Device>& run,
                                                        Range rows) const {
     const Range first{0, rows.size()};
     const bool is_kept = act.gate.rows() > 0;
-    return {rows, run.scratch.normed.rows(first),
+    return {rows,
+            run.scratch.normed.rows(first),
             is_kept ? act.gate.rows(rows) : run.scratch.mlp.gate.rows(first),
             is_kept ? act.up.rows(rows) : run.scratch.mlp.up.rows(first),
-            run.scratch.mlp.product.rows(first)};
+            run.scratch.mlp.product.rows(first),
+            is_kept};
 }
 
 // h = rms_norm(x)
@@ -62,14 +66,27 @@ void MlpLayer<Device>::forward(LayerRun<Device>& run, const LayerWeights<Device>
                                View<Device, float, 2> x) const {
     const Index tile_rows = run.scratch.mlp.gate.rows();
     for (Index begin = 0; begin < x.rows(); begin += tile_rows) {
-        const Tile part = tile(run, act, {begin, std::min(x.rows(), begin + tile_rows)});
-        normalise(run, weights, act, x, part);
-        expand(run, weights, part);
-        swiglu_forward(run.stream, {.gate = part.gate, .up = part.up, .out = part.product});
-        down_.add(run.stream,
-                  {.x = part.product, .weight = weights.down, .residual = x.rows(part.rows)},
-                  run.dropout.at_row(part.rows.begin), run.scratch.linear);
+        forward_tile(run, weights, act, x,
+                     tile(run, act, {begin, std::min(x.rows(), begin + tile_rows)}));
     }
+}
+
+template <class Device>
+void MlpLayer<Device>::forward_tile(LayerRun<Device>& run, const LayerWeights<Device>& weights,
+                                    const LayerActivations<Device>& act, View<Device, float, 2> x,
+                                    Tile tile) const {
+    normalise(run, weights, act, x, tile);
+    if (is_offloaded(run, tile.rows)) {
+        std::tie(tile.gate, tile.up) = run.offload->begin_keep(run.stream, tile.rows);
+        expand(run, weights, tile);
+        run.offload->end_keep(run.stream, layer_, tile.rows);
+    } else {
+        expand(run, weights, tile);
+    }
+    swiglu_forward(run.stream, {.gate = tile.gate, .up = tile.up, .out = tile.product});
+    down_.add(run.stream,
+              {.x = tile.product, .weight = weights.down, .residual = x.rows(tile.rows)},
+              run.dropout.at_row(tile.rows.begin), run.scratch.linear);
 }
 
 template <class Device>
@@ -91,7 +108,15 @@ void MlpLayer<Device>::backward(LayerRun<Device>& run, const LayerWeights<Device
     const Index tokens = act.normed_mlp.rows();
     for (Index begin = 0; begin < tokens;) {
         const Range rows = run.pieces.tile(begin, tokens, tile_rows);
-        backward_tile(run, weights, act, tile(run, act, rows));
+        Tile part = tile(run, act, rows);
+        if (is_offloaded(run, rows)) {
+            std::tie(part.gate, part.up) = run.offload->fetch(run.stream, layer_, rows);
+            part.is_kept = true;
+            backward_tile(run, weights, act, part);
+            run.offload->done(run.stream);
+        } else {
+            backward_tile(run, weights, act, part);
+        }
         begin = rows.end;
     }
 }
@@ -110,7 +135,7 @@ void MlpLayer<Device>::backward_tile(LayerRun<Device>& run, const LayerWeights<D
     rms_norm_again(
         run.stream,
         {.normalised = normalised, .weight = weights.post_attention_norm, .y = tile.normed});
-    if (act.gate.rows() == 0) {
+    if (!tile.is_kept) {
         expand(run, weights, tile);
     }
     if (down_.needs_input()) {

@@ -162,6 +162,7 @@ struct Options {
         Index checkpoint_every = 100;
         choice::Deterministic deterministic = choice::Deterministic::layout;
         choice::Activations activations = choice::Activations::automatic;
+        double offload = 0;
         Index max_bad_steps = 10;
         std::string dump_gradients;
 
@@ -186,6 +187,9 @@ struct Options {
                   {"same bits on the same layout, or on all whose shards are whole half-groups",
                    kept});
             visit("train.activations", train.activations, {"what backward finds", kept});
+            visit("train.offload", train.offload,
+                  {"GiB of the host a rank, for activations a GPU has no room for", kept,
+                   at_least(0)});
             visit("train.max_bad_steps", train.max_bad_steps,
                   {"non-finite steps in a row that end the run", kept, at_least(1)});
             visit("train.dump_gradients", train.dump_gradients,

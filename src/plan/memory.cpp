@@ -103,6 +103,9 @@ MemoryPlan plan_memory(const Workload& work, Index sequence_rank, int world) {
     const LayerShape shape = layer_shape<Device>(config, tune, layout.shard_length(), true);
     measured("activations", [&](Arena<Device>& arena) {
         const Activations<Device> sized(arena, shape, work.kept);
+        const auto offload = offload_shape<Device>(shape, work.kept);
+        const MlpOffload<Device> slots(arena, offload);
+        plan.host += static_cast<double>(MlpOffload<Device>::host_bytes(offload));
     });
     measured("working memory",
              [&](Arena<Device>& arena) { const Scratch<Device> sized(arena, shape); });
@@ -110,7 +113,7 @@ MemoryPlan plan_memory(const Workload& work, Index sequence_rank, int world) {
         const Heads heads{config.heads, config.kv_heads};
         const ContextExchange<Device> sized(
             arena, {layout, heads, config.head_dim, config.layers, true}, sequence_rank);
-        plan.host = static_cast<double>(sized.host_bytes());
+        plan.host += static_cast<double>(sized.host_bytes());
     });
     return plan;
 }

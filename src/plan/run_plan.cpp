@@ -65,8 +65,8 @@ std::vector<Candidate> candidates(const PlanRequest& request, Index ranks) {
         }
         for (const ActivationPolicy policy : policies) {
             if (!request.policy || *request.policy == policy) {
-                const bool may_keep_all =
-                    policy == ActivationPolicy::recompute_mlp && request.keeps_what_fits;
+                const bool may_keep_all = policy == ActivationPolicy::recompute_mlp &&
+                                          (request.keeps_what_fits || request.offload > 0);
                 list.push_back(
                     {chunks, policy, extra_work(chunks) + (may_keep_all ? 0 : extra_work(policy))});
             }
@@ -121,8 +121,22 @@ public:
         return {layout, kept, std::move(memory), available_};
     }
 
-    // The same with gate and up of as many layers as fit.
+    // The same with gate and up of as many layers as fit, and of the others what the host may take.
     RunPlan fill(const RunPlan& lean) const {
+        return offload(request_.keeps_what_fits ? keep_what_fits(lean) : lean);
+    }
+
+    double work(const RunPlan& plan) const {
+        const auto layers = static_cast<double>(request_.config.layers);
+        const auto kept = static_cast<double>(plan.kept.mlps);
+        const double offloaded = static_cast<double>(plan.kept.offloaded) /
+                                 static_cast<double>(plan.layout.shard_length());
+        const double saved = (kept + (layers - kept) * offloaded) / layers;
+        return extra_work(plan.layout.chunks) + extra_work(plan.kept.policy) * (1 - saved);
+    }
+
+private:
+    RunPlan keep_what_fits(const RunPlan& lean) const {
         const Index layers = request_.config.layers;
         const double least = needed(lean.memory);
         const double one = needed(plan(lean.layout.chunks, {lean.kept.policy, 1}).memory) - least;
@@ -130,13 +144,35 @@ public:
         return plan(lean.layout.chunks, {lean.kept.policy, std::clamp<Index>(fit, 0, layers)});
     }
 
-    double work(const RunPlan& plan) const {
-        const double saved =
-            static_cast<double>(plan.kept.mlps) / static_cast<double>(request_.config.layers);
-        return extra_work(plan.layout.chunks) + extra_work(plan.kept.policy) * (1 - saved);
+    // Slots take a part of what layers had.
+    RunPlan offload(const RunPlan& plan) const {
+        if (request_.offload == 0 || request_.device == DeviceKind::cpu ||
+            plan.kept.mlps == request_.config.layers) {
+            return plan;
+        }
+        KeptActivations kept = plan.kept;
+        kept.offloaded = 1;
+        while (kept.mlps > 0 && !fits(this->plan(plan.layout.chunks, kept).memory)) {
+            --kept.mlps;
+        }
+        const double host = world_.max(plan.memory.host);
+        const double one = world_.max(this->plan(plan.layout.chunks, kept).memory.host) - host;
+        const double tokens = std::min(request_.offload, host_ - host) / std::max(one, 1.0);
+        kept.offloaded = whole_tiles(plan.layout, tokens);
+        RunPlan result = this->plan(plan.layout.chunks, kept);
+        return kept.offloaded > 0 && fits(result.memory) ? result : plan;
     }
 
-private:
+    // The most of a shard's tokens, at most so many.
+    Index whole_tiles(const Layout& layout, double most) const {
+        const Index shard = layout.shard_length();
+        const Index tile = on_device(request_.device, [&](auto kind) {
+            return layer_shape<decltype(kind)>(request_.config, request_.tune, shard, true)
+                .mlp_tile;
+        });
+        return most >= static_cast<double>(shard) ? shard : static_cast<Index>(most) / tile * tile;
+    }
+
     const PlanRequest& request_;
     const Communicator<Cpu>& world_;
     Index ranks_;
@@ -166,7 +202,7 @@ RunPlan plan_run(const PlanRequest& wish, const Communicator<Cpu>& world) {
         if (!fitting.fits(plan.memory)) {
             continue;
         }
-        if (candidate.policy == ActivationPolicy::recompute_mlp && request.keeps_what_fits) {
+        if (candidate.policy == ActivationPolicy::recompute_mlp) {
             plan = fitting.fill(plan);
         }
         if (!best || fitting.work(plan) < fitting.work(*best)) {
@@ -183,10 +219,15 @@ RunPlan plan_run(const PlanRequest& wish, const Communicator<Cpu>& world) {
 }
 
 std::string kept_text(const KeptActivations& kept, Index layers) {
-    const bool is_mixed = kept.policy == ActivationPolicy::recompute_mlp && kept.mlps > 0;
-    return policy_name(kept.policy) + (is_mixed ? ", in " + std::to_string(layers - kept.mlps) +
-                                                      " of " + std::to_string(layers) + " layers"
-                                                : "");
+    std::string text = policy_name(kept.policy);
+    if (kept.mlps > 0 || kept.offloaded > 0) {
+        text += ", in " + std::to_string(layers - kept.mlps) + " of " + std::to_string(layers) +
+                " layers";
+    }
+    if (kept.offloaded > 0) {
+        text += ", " + std::to_string(kept.offloaded) + " tokens of each offloaded";
+    }
+    return text;
 }
 
 std::string policy_name(ActivationPolicy policy) {

@@ -22,6 +22,9 @@ struct PlanRequest {
         false;  // chunks is what an earlier start picked: dropped where it no longer divides
     std::optional<ActivationPolicy> policy = std::nullopt;
     bool keeps_what_fits = true;  // with recompute_mlp: gate and up of as many layers as fit
+    // Bytes of the host's memory that a rank may take for gate and up of layers that would recompute
+    // their MLP; on the CPU they would lie in the same memory, so nothing is offloaded.
+    double offload = 0;
     DeviceKind device = DeviceKind::cpu;
 };
 
@@ -39,7 +42,7 @@ struct RunPlan {
 RunPlan plan_run(const PlanRequest& request, const Communicator<Cpu>& world);
 
 std::string policy_name(ActivationPolicy policy);
-// "recompute_mlp, in 27 of 32 layers"
+// "recompute_mlp, in 27 of 32 layers, 8192 tokens of each offloaded"
 std::string kept_text(const KeptActivations& kept, Index layers);
 
 }  // namespace longlora

@@ -24,6 +24,7 @@ TwoPass<Device>::TwoPass(Arena<Device>& arena, const Shape& shape, Index rank)
                  true},
                 rank),
       activations_(arena, shard_shape<Device>(shape), shape.kept),
+      offload_(arena, offload_shape<Device>(shard_shape<Device>(shape), shape.kept)),
       scratch_(arena, shard_shape<Device>(shape)),
       tokens_(arena.template vector<std::int32_t>(shape.layout.shard_length())),
       labels_(arena.template vector<std::int32_t>(shape.layout.shard_length())) {}
@@ -55,7 +56,8 @@ LayerRun<Device> TwoPass<Device>::begin(const Llama<Device>& model, const Stream
             scratch_,
             {shape_.tune.dropout, row.dropout_key, range.begin},
             static_cast<float>(shape_.config.rms_epsilon),
-            {range.begin, piece, longest}};
+            {range.begin, piece, longest},
+            pass == Pass::compute ? &offload_ : nullptr};
 }
 
 template <class Device>

@@ -59,6 +59,7 @@ private:
     Shape shape_;
     ContextExchange<Device> exchange_;
     Activations<Device> activations_;
+    MlpOffload<Device> offload_;
     Scratch<Device> scratch_;
     View<Device, std::int32_t, 1> tokens_;
     View<Device, std::int32_t, 1> labels_;

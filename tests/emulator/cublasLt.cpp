@@ -8,6 +8,7 @@
 #include "core/bfloat16.hpp"
 #include "cublasLt_state.hpp"
 #include "emulator.hpp"
+#include "late_copies.hpp"
 #include "memory.hpp"
 
 struct cublasLtContext {};
@@ -250,7 +251,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t oper
                               const void* c, cublasLtMatrixLayout_t c_layout, void* d,
                               cublasLtMatrixLayout_t d_layout,
                               const cublasLtMatmulAlgo_t* algorithm, void* workspace,
-                              std::size_t workspace_bytes, cudaStream_t /*stream*/) {
+                              std::size_t workspace_bytes, cudaStream_t stream) {
+    emulator::finish_copies(stream);
     if (handle == nullptr) {
         return CUBLAS_STATUS_NOT_INITIALIZED;
     }

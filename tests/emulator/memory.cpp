@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "cuda_runtime_api.h"
+#include "late_copies.hpp"
 #include "runtime.hpp"
 
 namespace longlora::emulator {
@@ -62,6 +63,16 @@ public:
         blocks_.erase(block);
         std::free(memory);
         return cudaSuccess;
+    }
+
+    // Whether it lies in an allocation, of the GPU's memory or of pinned memory.
+    bool has(const void* at, std::size_t bytes) {
+        const std::lock_guard lock(mutex_);
+        const auto* const first = static_cast<const char*>(at);
+        const auto block = blocks_.upper_bound(first);
+        return block != blocks_.begin() &&
+               std::prev(block)->first + std::prev(block)->second.bytes - first >=
+                   static_cast<std::ptrdiff_t>(bytes);
     }
 
     // How many bytes of the GPU's memory follow `from` in its allocation; not in one: -1.
@@ -163,14 +174,20 @@ using longlora::emulator::report;
 cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
     return report(allocations().allocate(memory, bytes, Kind::device));
 }
-cudaError_t cudaFree(void* memory) { return report(allocations().release(memory, Kind::device)); }
+cudaError_t cudaFree(void* memory) {
+    longlora::emulator::finish_copies();
+    return report(allocations().release(memory, Kind::device));
+}
 cudaError_t cudaMallocHost(void** memory, std::size_t bytes) {
     return report(allocations().allocate(memory, bytes, Kind::host));
 }
 cudaError_t cudaHostAlloc(void** memory, std::size_t bytes, unsigned /*flags*/) {
     return cudaMallocHost(memory, bytes);
 }
-cudaError_t cudaFreeHost(void* memory) { return report(allocations().release(memory, Kind::host)); }
+cudaError_t cudaFreeHost(void* memory) {
+    longlora::emulator::finish_copies();
+    return report(allocations().release(memory, Kind::host));
+}
 cudaError_t cudaHostRegister(void* memory, std::size_t bytes, unsigned /*flags*/) {
     return report(memory == nullptr || bytes == 0 ? cudaErrorInvalidValue : cudaSuccess);
 }
@@ -192,8 +209,18 @@ cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpy
     return report(status);
 }
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind,
-                            cudaStream_t /*stream*/) {
-    return cudaMemcpy(to, from, bytes, kind);
+                            cudaStream_t stream) {
+    const bool is_late = stream != nullptr && bytes > 0 && allocations().has(to, bytes) &&
+                         allocations().has(from, bytes);
+    if (!is_late) {
+        longlora::emulator::finish_copies(stream);
+        return cudaMemcpy(to, from, bytes, kind);
+    }
+    const cudaError_t status = check_copy(to, from, bytes, kind);
+    if (status == cudaSuccess) {
+        longlora::emulator::add_copy(stream, to, from, bytes);
+    }
+    return report(status);
 }
 
 cudaError_t cudaMemcpy2D(void* to, std::size_t to_pitch, const void* from, std::size_t from_pitch,
@@ -213,7 +240,8 @@ cudaError_t cudaMemcpy2D(void* to, std::size_t to_pitch, const void* from, std::
 }
 cudaError_t cudaMemcpy2DAsync(void* to, std::size_t to_pitch, const void* from,
                               std::size_t from_pitch, std::size_t width, std::size_t height,
-                              cudaMemcpyKind kind, cudaStream_t /*stream*/) {
+                              cudaMemcpyKind kind, cudaStream_t stream) {
+    longlora::emulator::finish_copies(stream);
     return cudaMemcpy2D(to, to_pitch, from, from_pitch, width, height, kind);
 }
 
@@ -226,6 +254,7 @@ cudaError_t cudaMemset(void* memory, int value, std::size_t bytes) {
     }
     return cudaSuccess;
 }
-cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes, cudaStream_t /*stream*/) {
+cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes, cudaStream_t stream) {
+    longlora::emulator::finish_copies(stream);
     return cudaMemset(memory, value, bytes);
 }

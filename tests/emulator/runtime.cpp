@@ -9,20 +9,32 @@
 #include <cstring>
 #include <iterator>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <utility>
 
 #include "cuda_runtime.h"
+#include "late_copies.hpp"
 
 struct CUstream_st {
     int priority;
+    std::shared_ptr<longlora::emulator::LateCopies> copies = longlora::emulator::LateCopies::make();
 };
 
 struct CUevent_st {
     using Clock = std::chrono::steady_clock;
     bool has_time;
     Clock::time_point recorded{};
+    // What it is behind.
+    std::shared_ptr<longlora::emulator::LateCopies> copies{};
+    std::size_t count = 0;
+
+    void finish_copies() const {
+        if (copies != nullptr) {
+            copies->happen(count);
+        }
+    }
 };
 
 namespace longlora::emulator {
@@ -168,8 +180,19 @@ cudaError_t check_launch(const void* kernel, const cudaLaunchConfig_t& config) {
         block.x * block.y * block.z > most_threads) {
         return report(cudaErrorInvalidConfiguration);
     }
+    finish_copies(config.stream);
     return report(config.dynamicSmemBytes > grants.of(kernel) ? cudaErrorInvalidValue
                                                               : cudaSuccess);
+}
+
+void finish_copies(cudaStream_t stream) {
+    if (stream != nullptr) {
+        stream->copies->happen();
+    }
+}
+
+void add_copy(cudaStream_t stream, void* to, const void* from, std::size_t bytes) {
+    stream->copies->add(to, from, bytes);
 }
 
 }  // namespace longlora::emulator
@@ -243,7 +266,10 @@ cudaError_t cudaDeviceGetPCIBusId(char* id, int bytes, int device) {
     std::snprintf(id, static_cast<std::size_t>(bytes), "%08x:00:00.0", is_own ? getpid() : 0);
     return cudaSetDevice(device);
 }
-cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
+cudaError_t cudaDeviceSynchronize() {
+    emulator::finish_copies();
+    return cudaSuccess;
+}
 cudaError_t cudaDriverGetVersion(int* version) {
     *version = emulator::driver_version;
     return cudaSuccess;
@@ -275,15 +301,20 @@ cudaError_t cudaStreamGetPriority(cudaStream_t stream, int* priority) {
     return cudaSuccess;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+    emulator::finish_copies(stream);
     delete stream;
     return report(stream == nullptr ? cudaErrorInvalidResourceHandle : cudaSuccess);
 }
-cudaError_t cudaStreamSynchronize(cudaStream_t /*stream*/) { return cudaSuccess; }
-cudaError_t cudaStreamQuery(cudaStream_t /*stream*/) { return cudaSuccess; }
-cudaError_t cudaStreamWaitEvent(cudaStream_t /*stream*/, cudaEvent_t event, unsigned /*flags*/) {
-    return report(event == nullptr ? cudaErrorInvalidResourceHandle : cudaSuccess);
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+    emulator::finish_copies(stream);
+    return cudaSuccess;
 }
-cudaError_t cudaLaunchHostFunc(cudaStream_t /*stream*/, cudaHostFn_t function, void* argument) {
+cudaError_t cudaStreamQuery(cudaStream_t stream) { return cudaStreamSynchronize(stream); }
+cudaError_t cudaStreamWaitEvent(cudaStream_t /*stream*/, cudaEvent_t event, unsigned /*flags*/) {
+    return cudaEventSynchronize(event);
+}
+cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void* argument) {
+    emulator::finish_copies(stream);
     function(argument);
     return cudaSuccess;
 }
@@ -295,15 +326,21 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
 cudaError_t cudaEventCreate(cudaEvent_t* event) {
     return cudaEventCreateWithFlags(event, cudaEventDefault);
 }
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t /*stream*/) {
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
     if (event == nullptr) {
         return report(cudaErrorInvalidResourceHandle);
     }
+    event->copies = stream == nullptr ? nullptr : stream->copies;
+    event->count = stream == nullptr ? 0 : stream->copies->count();
     event->recorded = CUevent_st::Clock::now();
     return cudaSuccess;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
-    return report(event == nullptr ? cudaErrorInvalidResourceHandle : cudaSuccess);
+    if (event == nullptr) {
+        return report(cudaErrorInvalidResourceHandle);
+    }
+    event->finish_copies();
+    return cudaSuccess;
 }
 cudaError_t cudaEventQuery(cudaEvent_t event) { return cudaEventSynchronize(event); }
 

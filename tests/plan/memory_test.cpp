@@ -62,6 +62,26 @@ BOOST_AUTO_TEST_CASE(the_head_does_not_hold_all_logits) {
     BOOST_TEST(part(plan, "working memory") < 160.0 * 1024 * 1024);
 }
 
+#ifdef LONGLORA_CUDA
+// On the GPU there are slots instead: three, of gate and up of a tile each.
+BOOST_AUTO_TEST_CASE(offloaded_activations_lie_on_the_host) {
+    const LlamaConfig config = tiny_config();
+    const Layout layout{512, 64, 1, 1, Pattern::s2, Boundary::truncate};
+    KeptActivations kept(ActivationPolicy::recompute_mlp, 1);
+    const auto plan = [&] { return plan_memory<Cuda>({config, tiny_tune(), layout, kept}, 0, 1); };
+    const MemoryPlan before = plan();
+    kept.offloaded = 256;
+    const MemoryPlan after = plan();
+    const LayerShape shape = layer_shape<Cuda>(config, tiny_tune(), 512, true);
+    const auto row = static_cast<double>(2 * (config.mlp_width + shape.mlp_fold)) *
+                     static_cast<double>(sizeof(BFloat16));
+    const auto others = static_cast<double>(config.layers - 1);
+    BOOST_TEST(before.host == 0);
+    BOOST_TEST(after.host == others * 256 * row);
+    BOOST_TEST(part(after, "activations") - part(before, "activations") == 3 * 512 * row);
+}
+#endif
+
 BOOST_AUTO_TEST_CASE(leaner_policies_take_less) {
     const LlamaConfig config = tiny_config();
     const Tune tune = tiny_tune();

@@ -2,6 +2,7 @@
 
 #include <boost/test/unit_test.hpp>
 
+#include "core/cuda_device.hpp"
 #include "core/error.hpp"
 #include "model/tiny_model.hpp"
 
@@ -101,4 +102,37 @@ BOOST_AUTO_TEST_CASE(gate_and_up_are_kept_in_as_many_layers_as_fit) {
     growing.policy = ActivationPolicy::recompute_mlp;  // asked for: nothing more is kept
     growing.keeps_what_fits = false;
     BOOST_TEST(plan_run(growing, world).kept.mlps == 0);
+    growing.offload = 1e9;  // the host's memory is the CPU's
+    BOOST_TEST(plan_run(growing, world).kept.offloaded == 0);
 }
+
+#ifdef LONGLORA_CUDA
+// The most whole tiles of tokens that the given memory holds; of these sizes a tile is a shard.
+BOOST_AUTO_TEST_CASE(a_gpu_may_offload_what_it_has_no_room_for) {
+    if (cuda_device_count() == 0) {
+        BOOST_TEST_MESSAGE("skipped: this process sees no GPU");
+        return;
+    }
+    const auto world = Communicator<Cpu>::world();
+    PlanRequest offloading = request();
+    offloading.device = DeviceKind::cuda;
+    offloading.sequence_ranks = 1;
+    offloading.policy = ActivationPolicy::recompute_mlp;
+    offloading.keeps_what_fits = false;
+    offloading.length = Index{1} << 14U;
+    const auto offloaded = [&](double share) {
+        const auto& config = offloading.config;
+        const Index columns =
+            config.mlp_width + layer_shape<Cuda>(config, offloading.tune, 1, true).mlp_fold;
+        const Index elements = 2 * offloading.length * config.layers * columns;
+        offloading.offload = share * static_cast<double>(2 * elements);
+        return plan_run(offloading, world).kept.offloaded;
+    };
+    BOOST_TEST(offloaded(0) == 0);
+    BOOST_TEST(offloaded(0.49) == 0);
+    BOOST_TEST(offloaded(0.51) == 8192);
+    BOOST_TEST(offloaded(1) == offloading.length);
+    BOOST_TEST(kept_text(plan_run(offloading, world).kept, 2) ==
+               "recompute_mlp, in 2 of 2 layers, 16384 tokens of each offloaded");
+}
+#endif

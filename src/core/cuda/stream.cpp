@@ -10,7 +10,7 @@ namespace longlora {
 struct CudaStream::State {
     cudaStream_t stream = nullptr;
     cudaEvent_t event = nullptr;  // for those that wait for this stream
-    void* workspace = nullptr;
+    void* workspace = nullptr;    // when it is asked for: streams of copies need none
 
     explicit State(Priority priority) {
         int least = 0;
@@ -20,7 +20,6 @@ struct CudaStream::State {
                                                 priority == Priority::high ? greatest : least),
                    "make a stream");
         cuda_check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "make an event");
-        workspace = allocate_cuda_memory(workspace_bytes, "a stream's workspace");
     }
     ~State() {
         release_cuda_memory(workspace);
@@ -37,7 +36,13 @@ CudaStream::CudaStream(CudaStream&& other) noexcept = default;
 CudaStream& CudaStream::operator=(CudaStream&& other) noexcept = default;
 
 CUstream_st* CudaStream::handle() const { return state_->stream; }
-void* CudaStream::workspace() const { return state_->workspace; }
+
+void* CudaStream::workspace() const {
+    if (state_->workspace == nullptr) {
+        state_->workspace = allocate_cuda_memory(workspace_bytes, "a stream's workspace");
+    }
+    return state_->workspace;
+}
 
 void CudaStream::synchronize() const {
     cuda_check(cudaStreamSynchronize(state_->stream), "finish the work");
