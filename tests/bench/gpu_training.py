@@ -56,7 +56,7 @@ class Training:
         return int(self.attributes.get("planned_chunks", 0))
 
     def policy(self):
-        """As the program announces it: recompute_mlp, in 27 of 32 layers."""
+        """As the program announces it: recompute_mlp, in 27 of 32 layers, 8192 tokens of each offloaded."""
         match = re.search(r"activations (.*), [\d.]+ \S+ a rank", self.result.out)
         return match[1] if match else ""
 
@@ -64,8 +64,11 @@ class Training:
         """With what the policy computes again, in as many layers as it does."""
         kept, again = (work.executed_flop(model, replace(schedule, policy=policy))
                        for policy in ("keep", self.policy().partition(",")[0] or "keep"))
-        match = re.search(r"in (\d+) of (\d+) layers", self.policy())
-        return kept + (again - kept) * (int(match[1]) / int(match[2]) if match else 1)
+        match = re.search(r"in (\d+) of (\d+) layers(?:, (\d+) tokens of each)?", self.policy())
+        if not match:
+            return again
+        offloaded = int(match[3] or 0) / (schedule.length / max(self.chunks(), 1))
+        return kept + (again - kept) * int(match[1]) / int(match[2]) * (1 - offloaded)
 
 
 def read_log(path):
@@ -156,6 +159,7 @@ def step(check):
     else:
         report_step(check, own, torch, square)
         report_memory(check, own, torch)
+        step_with_offload(check, own, torch)
         gpu_profile.report(check, own.seconds())
         phases = own.phases()
         check.add("seconds by phase", ", ".join(f"{name} {value:.3f}" for name, value in phases.items()),
@@ -164,6 +168,26 @@ def step(check):
         check.add("transformers + PEFT", f"{length / torch['seconds']:.0f} tokens/s ({torch['seconds']:.3f} s)",
                   remark="forward {forward:.3f}, backward {backward:.3f}, update {update:.3f}".format(**torch),
                   seconds=torch["seconds"])
+
+
+def step_with_offload(check, own, torch):
+    """The same with what the GPU has no room for on the host."""
+    scale = check.scale["step"]
+    model, length = scale["model"], scale["length"]
+    what = f"longlora_hpc {length} tokens, offload"
+    if not check.budget.allows(SECONDS_TO_START + 20 * scale["steps"]):
+        check.add(what, "not run", remark=f"{check.budget.left():.0f} s are left")
+        return
+    other = train(check, model, {**model_options(model, length, scale), **scale["offload"]}, scale["steps"],
+                  SECONDS_TO_START + 20 * scale["steps"])
+    if failure := other.failure(scale["steps"]):
+        check.fail(what, failure)
+        return
+    seconds = other.seconds()
+    check.add(what, f"{length / seconds:.0f} tokens/s ({seconds:.3f} s)", f"{own.seconds():.3f} s without",
+              f"{torch['seconds'] / seconds:.2f} x transformers + PEFT" if torch else "", "2 x",
+              f"activations {other.policy()}, device {gib(other.device_bytes)}, host {gib(other.host_bytes)}",
+              seconds=seconds)
 
 
 def report_step(check, own, torch, square):
