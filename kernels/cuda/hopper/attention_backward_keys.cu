@@ -166,17 +166,21 @@ __device__ inline void differentiate_columns(const Scores& p, Scores& d_p, const
     }
 }
 
-// The warpgroup's rows.
-struct KeyPassOperands {
+// What a warpgroup knows of its job: its rows are left operands.
+struct KeyPassPart {
+    const KeyPass& pass;
+    const OwnPlace& place;
     machine::Operand k;
     machine::Operand v;
+    float scale;
 };
 
 // By a warpgroup: its rows of d_k / scale and d_v.
 template <int depth>
-__device__ void sum_steps(const KeyPass& pass, const KeyPassOperands& own, float scale,
-                          const OwnPlace& place, KeyPassShared<depth>& shared, Turn<stages>& turn,
+__device__ void sum_steps(const KeyPassPart& own, KeyPassShared<depth>& shared, Turn<stages>& turn,
                           Gradient<depth>& d_k, Gradient<depth>& d_v) {
+    const KeyPass& pass = own.pass;
+    const OwnPlace& place = own.place;
     const int diagonal = pass.tile.diagonal;
     const int steps = pass.steps;
     // Steps at the beginning of which no query sees any of the warpgroup's keys, if it has any.
@@ -206,7 +210,7 @@ __device__ void sum_steps(const KeyPass& pass, const KeyPassOperands& own, float
             if (query + diagonal < place.first_row + group_rows) {
                 hide_queries(s, query, diagonal, place);
             }
-            exponentiate_columns(s, scale, shared.negated_lse[turn.stage], place);
+            exponentiate_columns(s, own.scale, shared.negated_lse[turn.stage], place);
             pack(s, packed_p);
             machine::fence_products();
             start_gradient<depth>(d_v, packed_p, d_out);
@@ -237,9 +241,9 @@ __device__ void compute(const AttentionBackward<Cuda>& op, float scale, const Ow
         }
         Gradient<depth> d_k = {};
         Gradient<depth> d_v = {};
-        const KeyPassOperands operands{shared.k[own.stage].operand(place.first_row),
-                                       shared.v[own.stage].operand(place.first_row)};
-        sum_steps(pass, operands, scale * log2_e, place, shared, turn, d_k, d_v);
+        const KeyPassPart part{pass, place, shared.k[own.stage].operand(place.first_row),
+                               shared.v[own.stage].operand(place.first_row), scale * log2_e};
+        sum_steps(part, shared, turn, d_k, d_v);
         shared.own.leave(own);
         const AttentionTile& tile = pass.tile;
         const Index column = (pass.kv_head - op.block.first_head) * depth;

@@ -178,12 +178,22 @@ struct QueryPassOperands<depth> {
     }
 };
 
+// What a warpgroup knows of its job.
+template <int depth>
+struct QueryPassPart {
+    const QueryPass& pass;
+    const OwnPlace& place;
+    const QueryPassOperands<depth>& rows;
+    const RowStatistics& of_rows;
+    float scale;
+};
+
 // By a warpgroup: its rows of d_q / scale.
 template <int depth>
-__device__ void sum_steps(const QueryPass& pass, const QueryPassOperands<depth>& own, float scale,
-                          const OwnPlace& place, const RowStatistics& of_rows,
-                          QueryPassShared<depth>& shared, Turn<stages>& turn,
-                          Gradient<depth>& d_q) {
+__device__ void sum_steps(const QueryPassPart<depth>& own, QueryPassShared<depth>& shared,
+                          Turn<stages>& turn, Gradient<depth>& d_q) {
+    const QueryPass& pass = own.pass;
+    const OwnPlace& place = own.place;
     const AttentionTile& tile = pass.tile;
     // Keys that all of the warpgroup's queries see, and those that one of them sees, if it has any.
     const int seen_by_all = std::min(tile.keys, tile.diagonal + place.first_row);
@@ -205,17 +215,17 @@ __device__ void sum_steps(const QueryPass& pass, const QueryPassOperands<depth>&
         Scores d_p;
         PackedScores packed_d_s;
         machine::fence_products();
-        start_scores<depth>(s, own.q, k);
-        start_scores<depth>(d_p, own.d_out, shared.v[turn.stage]);
+        start_scores<depth>(s, own.rows.q, k);
+        start_scores<depth>(d_p, own.rows.d_out, shared.v[turn.stage]);
         machine::wait_for_products<1>();
         machine::tie(s);
         if (key + step_keys > seen_by_all) {
             hide_keys(s, tile, key, place);
         }
-        exponentiate_rows(s, scale, of_rows);
+        exponentiate_rows(s, own.scale, own.of_rows);
         machine::wait_for_products<0>();
         machine::tie(d_p);
-        differentiate_rows(s, d_p, of_rows);
+        differentiate_rows(s, d_p, own.of_rows);
         pack(d_p, packed_d_s);
         machine::fence_products();
         start_gradient<depth>(d_q, packed_d_s, k);
@@ -244,7 +254,8 @@ __device__ void compute(const AttentionBackward<Cuda>& op, float scale, const Ow
         }
         const RowStatistics of_rows(op, pass, place);
         Gradient<depth> d_q = {};
-        sum_steps(pass, operands, scale * log2_e, place, of_rows, shared, turn, d_q);
+        const QueryPassPart<depth> part{pass, place, operands, of_rows, scale * log2_e};
+        sum_steps(part, shared, turn, d_q);
         if constexpr (!holds_rows<depth>) {
             shared.own.leave(own);
         }
