@@ -20,7 +20,7 @@ public:
     using Communicator<Cpu>::all_gather;
     using Communicator<Cpu>::reduce_scatter_sum;
 
-    // Not collective; its messages go through the host.
+    // Not collective; its messages go through the host, its sums and gathers as is settled by the first.
     static Communicator world() { return Communicator(Communicator<Cpu>::world(), nullptr); }
     Communicator split(int color, int key) const {
         Communicator<Cpu> part = Communicator<Cpu>::split(color, key);
