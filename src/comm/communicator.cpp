@@ -377,6 +377,7 @@ LONGLORA_REDUCTIONS(std::int64_t);
 LONGLORA_REDUCTIONS(std::uint64_t);
 LONGLORA_REDUCTIONS(std::int32_t);
 template void Communicator<Cpu>::broadcast(View<Cpu, char, 1>, int) const;
+template void Communicator<Cpu>::all_gather(View<Cpu, char, 1>, const std::vector<Range>&) const;
 template Request Communicator<Cpu>::send(View<Cpu, const char, 1>, int, int) const;
 template Request Communicator<Cpu>::receive(View<Cpu, char, 1>, int, int) const;
 #undef LONGLORA_REDUCTIONS

@@ -1,6 +1,4 @@
-// Messages between the GPUs of ranks, by what choose_transport() chooses: by NCCL where there is a GPU for
-// each rank of the test, through the host otherwise. With --apart: skipped (77) where it is not NCCL.
-#include <cstdio>
+// Messages between the GPUs of ranks, by what choose_transport() chooses and through the host.
 #include <string>
 #include <utility>
 #include <vector>
@@ -8,10 +6,8 @@
 #include <boost/test/unit_test.hpp>
 
 #include "comm/cuda_communicator.hpp"
-#include "comm/environment.hpp"
 #include "comm/transport.hpp"
 #include "core/arena.hpp"
-#include "core/cuda_device.hpp"
 #include "core/error.hpp"
 #include "core/stream.hpp"
 #include "core/transfer.hpp"
@@ -117,21 +113,3 @@ BOOST_AUTO_TEST_CASE(nccl_is_refused_to_ranks_that_share_a_gpu) {
 
 }  // namespace
 }  // namespace longlora
-
-int main(int argc, char** argv) {
-    const longlora::Environment environment;
-    const int count = longlora::cuda_device_count();
-    if (count == 0) {
-        std::puts("skipped: this process sees no GPU");
-        return 77;
-    }
-    longlora::use_cuda_device(longlora::world_rank() % count);
-    const auto world = longlora::Communicator<longlora::Cpu>::world();
-    const auto chosen = longlora::choose_transport(world, longlora::Transport::automatic);
-    const bool is_skipped =
-        argc > 1 && std::string(argv[1]) == "--apart" && !chosen.starts_with("NCCL");
-    if (longlora::world_rank() == 0) {
-        std::printf("%smessages by %s\n", is_skipped ? "skipped: " : "", chosen.c_str());
-    }
-    return is_skipped ? 77 : boost::unit_test::unit_test_main([] { return true; }, 1, argv);
-}

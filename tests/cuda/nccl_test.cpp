@@ -1,6 +1,7 @@
 // NCCL on one GPU, where a rank sends to itself; in the emulator as well.
 #include "comm/cuda/nccl.hpp"
 
+#include <cstdint>
 #include <cstdio>
 #include <memory>
 #include <numeric>
@@ -155,6 +156,35 @@ BOOST_AUTO_TEST_CASE(a_fault_of_the_library_is_an_error_with_its_reason) {
     BOOST_CHECK_EXCEPTION(loop.transport->start(), Error, [](const Error& error) {
         return std::string(error.what()).starts_with("NCCL failed to start messages: ");
     });
+}
+
+// All that a lone rank can see of them: that they leave its array as it is.
+BOOST_AUTO_TEST_CASE(collectives_of_a_lone_rank_keep_its_array) {
+    const Loop loop;
+    const auto collectives = make_nccl_lone_collectives();
+    for (const Index size : {Index{100'000}, Index{0}}) {
+        const Bytes bytes = random_bytes(size * Index{sizeof(std::int64_t)}, 1);
+        Buffer<CudaFloat, char> memory(static_cast<Index>(bytes.size()));
+        loop.write(memory, bytes);
+        auto* const values = reinterpret_cast<std::int64_t*>(memory.view().data());
+        collectives->reduce_scatter_sum(loop.ranks, loop.compute, {values, size}, {{0, size}});
+        collectives->all_gather(loop.ranks, loop.compute, loop.view(memory),
+                                {{0, static_cast<Index>(bytes.size())}});
+        BOOST_TEST((loop.read(memory) == bytes));
+    }
+}
+
+BOOST_AUTO_TEST_CASE(a_fault_of_a_collective_is_an_error_with_its_reason) {
+    const Loop loop;
+    Buffer<CudaFloat, char> memory(100);
+    const std::vector<Range> pieces{{0, 50}, {50, 100}};  // there is no second rank
+    const auto has_reason = [](const Error& error) {
+        return std::string(error.what()).starts_with("NCCL failed to take a message: ");
+    };
+    const auto collectives = make_nccl_lone_collectives();
+    BOOST_CHECK_EXCEPTION(
+        collectives->all_gather(loop.ranks, loop.compute, loop.view(memory), pieces), Error,
+        has_reason);
 }
 
 }  // namespace

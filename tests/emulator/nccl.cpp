@@ -2,10 +2,14 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
+#include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <iterator>
 #include <map>
 #include <set>
@@ -14,16 +18,20 @@
 #include <utility>
 #include <vector>
 
+#include "late_copies.hpp"
+
 namespace fs = std::filesystem;
 
 // A communicator is a folder. "rank-R" says that rank R has come, and its GPU; "A-B-N" is the N-th
-// message from A to B, there until B has it; "end-R": R has left.
+// message from A to B, there until B has it; "A-B-collective-N" what the N-th collective has B told by A;
+// "end-R": R has left.
 struct ncclComm {
     fs::path folder;
     int ranks;
     int rank;
     std::map<int, int> sent{};
     std::map<int, int> received{};
+    int collectives = 0;
 };
 
 namespace {
@@ -42,6 +50,8 @@ struct Message {
     std::size_t bytes;
     int peer;
     fs::path file;
+    std::string call{};   // of a collective, as it must be on the other rank
+    bool is_sum = false;  // what comes is added to what is there
 };
 thread_local int group_depth = 0;
 thread_local std::vector<Message> group;
@@ -104,8 +114,25 @@ ncclResult_t send(const Message& message) {
         cudaSuccess) {
         return fail(ncclInvalidArgument, "the bytes to send are not in an allocation");
     }
+    bytes.insert(bytes.begin(), message.call.begin(), message.call.end());
     write_file(message.file, bytes);
     return ncclSuccess;
+}
+
+cudaError_t take(const Message& message, std::vector<char> bytes) {
+    if (message.is_sum) {
+        std::vector<std::uint64_t> sum(bytes.size() / sizeof(std::uint64_t));
+        std::vector<std::uint64_t> addend(sum.size());
+        std::memcpy(addend.data(), bytes.data(), bytes.size());
+        const cudaError_t status =
+            cudaMemcpy(sum.data(), message.incoming, bytes.size(), cudaMemcpyDefault);
+        if (status != cudaSuccess) {
+            return status;
+        }
+        std::transform(sum.begin(), sum.end(), addend.begin(), sum.begin(), std::plus<>());
+        std::memcpy(bytes.data(), sum.data(), bytes.size());
+    }
+    return cudaMemcpy(message.incoming, bytes.data(), bytes.size(), cudaMemcpyDefault);
 }
 
 ncclResult_t receive(const Message& message) {
@@ -113,15 +140,23 @@ ncclResult_t receive(const Message& message) {
     if (has_ended(*message.comm)) {
         return fail(ncclRemoteError, "another rank has given up");
     }
-    const std::vector<char> bytes = read_file(message.file);
+    std::vector<char> bytes = read_file(message.file);
     fs::remove(message.file);
+    if (!message.call.empty()) {
+        const auto end = std::find(bytes.begin(), bytes.end(), '\n');
+        const std::string call(bytes.begin(), end == bytes.end() ? end : end + 1);
+        if (call != message.call) {
+            return fail(ncclInvalidUsage,
+                        "another rank has come to " + call + "this one to " + message.call);
+        }
+        bytes.erase(bytes.begin(), end + 1);
+    }
     if (bytes.size() != message.bytes) {
         return fail(ncclInvalidUsage, message.file.filename().string() + " has " +
                                           std::to_string(bytes.size()) + " bytes, expected are " +
                                           std::to_string(message.bytes));
     }
-    return cudaMemcpy(message.incoming, bytes.data(), message.bytes, cudaMemcpyDefault) ==
-                   cudaSuccess
+    return take(message, std::move(bytes)) == cudaSuccess
                ? ncclSuccess
                : fail(ncclInvalidArgument, "the bytes to receive are not in an allocation");
 }
@@ -166,6 +201,55 @@ ncclResult_t add(const Message& message) {
     ncclGroupStart();
     group.push_back(message);
     return ncclGroupEnd();
+}
+
+// A collective: who gives what to whom, on all ranks in the same order.
+struct Collective {
+    const char* name;
+    const void* from;
+    void* to;
+    std::size_t bytes;
+    int root;
+};
+
+Message part_of(const Collective& collective, ncclComm_t comm, int giver, int taker) {
+    const bool gives = comm->rank == giver;
+    return {comm,
+            gives ? collective.from : nullptr,
+            gives ? nullptr : collective.to,
+            collective.bytes,
+            gives ? taker : giver,
+            comm->folder / (std::to_string(giver) + "-" + std::to_string(taker) + "-collective-" +
+                            std::to_string(comm->collectives)),
+            std::string(collective.name) + " of " + std::to_string(collective.bytes) +
+                " bytes, root " + std::to_string(collective.root) + "\n",
+            !gives && collective.root == taker};
+}
+
+// Between the root and each of the others; what the root has already, it copies.
+ncclResult_t add(const Collective& collective, ncclComm_t comm, bool is_to_root) {
+    const int root = collective.root;
+    if (root < 0 || root >= comm->ranks) {
+        return fail(ncclInvalidArgument, "there is no root " + std::to_string(root));
+    }
+    if (comm->rank == root && collective.to != collective.from &&
+        cudaMemcpy(collective.to, collective.from, collective.bytes, cudaMemcpyDefault) !=
+            cudaSuccess) {
+        return fail(ncclInvalidArgument, "the root's bytes are not in an allocation");
+    }
+    ncclGroupStart();
+    for (int rank = 0; rank < comm->ranks; ++rank) {
+        if (rank != root && (comm->rank == root || comm->rank == rank)) {
+            group.push_back(is_to_root ? part_of(collective, comm, rank, root)
+                                       : part_of(collective, comm, root, rank));
+        }
+    }
+    ++comm->collectives;
+    return ncclGroupEnd();
+}
+
+std::size_t size_of(ncclDataType_t type) {
+    return type == ncclInt64 ? 8 : type == ncclFloat32 ? 4 : type == ncclBfloat16 ? 2 : 1;
 }
 
 }  // namespace
@@ -239,13 +323,30 @@ ncclResult_t ncclGroupEnd() {
 }
 
 ncclResult_t ncclSend(const void* buffer, std::size_t count, ncclDataType_t /*type*/, int peer,
-                      ncclComm_t comm, cudaStream_t /*stream*/) {
+                      ncclComm_t comm, cudaStream_t stream) {
+    longlora::emulator::finish_copies(stream);
     const auto file = message_file(*comm, comm->rank, peer, comm->sent[peer]++);
     return add({comm, buffer, nullptr, count, peer, file});
 }
 
 ncclResult_t ncclRecv(void* buffer, std::size_t count, ncclDataType_t /*type*/, int peer,
-                      ncclComm_t comm, cudaStream_t /*stream*/) {
+                      ncclComm_t comm, cudaStream_t stream) {
+    longlora::emulator::finish_copies(stream);
     const auto file = message_file(*comm, peer, comm->rank, comm->received[peer]++);
     return add({comm, nullptr, buffer, count, peer, file});
+}
+
+ncclResult_t ncclReduce(const void* from, void* to, std::size_t count, ncclDataType_t type,
+                        ncclRedOp_t operation, int root, ncclComm_t comm, cudaStream_t stream) {
+    longlora::emulator::finish_copies(stream);
+    if (type != ncclInt64 || operation != ncclSum) {
+        return fail(ncclInvalidArgument, "the emulator has sums of int64 alone");
+    }
+    return add(Collective{"reduce", from, to, count * size_of(type), root}, comm, true);
+}
+
+ncclResult_t ncclBroadcast(const void* from, void* to, std::size_t count, ncclDataType_t type,
+                           int root, ncclComm_t comm, cudaStream_t stream) {
+    longlora::emulator::finish_copies(stream);
+    return add(Collective{"broadcast", from, to, count * size_of(type), root}, comm, false);
 }

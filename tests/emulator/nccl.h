@@ -8,7 +8,8 @@
 // The part of NCCL that is used here, between processes of one host, through files in its memory. What a
 // group is given has ended when the group ends: so it blocks until the peers have theirs, each message
 // until it is taken, and a program that passes has no group that waits for a later one. Messages that
-// are not as long as their receivers expect, and GPUs that two ranks share, are refused.
+// are not as long as their receivers expect, collectives that are not the same on all ranks, and GPUs
+// that two ranks share, are refused.
 
 #define NCCL_MAJOR 2
 #define NCCL_MINOR 28
@@ -38,9 +39,11 @@ enum ncclDataType_t {
     ncclInt8 = 0,
     ncclChar = 0,
     ncclUint8 = 1,
+    ncclInt64 = 4,
     ncclFloat32 = 7,
     ncclBfloat16 = 9
 };
+enum ncclRedOp_t { ncclSum = 0, ncclProd = 1, ncclMax = 2, ncclMin = 3 };
 struct ncclConfig_t {
     std::size_t size;
     unsigned magic;
@@ -63,3 +66,8 @@ ncclResult_t ncclSend(const void* buffer, std::size_t count, ncclDataType_t type
                       ncclComm_t comm, cudaStream_t stream);
 ncclResult_t ncclRecv(void* buffer, std::size_t count, ncclDataType_t type, int peer,
                       ncclComm_t comm, cudaStream_t stream);
+// Of int64, sums.
+ncclResult_t ncclReduce(const void* from, void* to, std::size_t count, ncclDataType_t type,
+                        ncclRedOp_t operation, int root, ncclComm_t comm, cudaStream_t stream);
+ncclResult_t ncclBroadcast(const void* from, void* to, std::size_t count, ncclDataType_t type,
+                           int root, ncclComm_t comm, cudaStream_t stream);

@@ -8,6 +8,7 @@
 
 #include "comm/agree.hpp"
 #include "comm/cuda/nccl.hpp"
+#include "comm/device_collectives.hpp"
 #include "comm/environment.hpp"
 #include "comm/halo_transport.hpp"
 #include "core/cuda_check.hpp"
@@ -64,6 +65,11 @@ std::string choose_transport(const Communicator<Cpu>& world, Transport wanted) {
     });
     is_nccl = reason.empty();
     return is_nccl ? "NCCL " + nccl_version() : "MPI, as " + reason;
+}
+
+std::unique_ptr<DeviceCollectives> make_device_collectives(const Communicator<Cpu>& ranks) {
+    return is_nccl && ranks.size() > 1 ? make_nccl_collectives(ranks)
+                                       : make_staged_collectives(ranks);
 }
 
 std::unique_ptr<HaloTransport> make_halo_transport(const Communicator<Cpu>& ranks) {

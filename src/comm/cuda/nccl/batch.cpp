@@ -1,5 +1,7 @@
 #include "comm/cuda/nccl/batch.hpp"
 
+#include <utility>
+
 #include "core/cuda_check.hpp"
 
 namespace longlora {
@@ -9,33 +11,18 @@ NcclBatch::NcclBatch() {
 }
 NcclBatch::~NcclBatch() { cudaEventDestroy(done_); }
 
-void NcclBatch::add_send(const void* bytes, std::size_t count, int to) {
-    posts_.push_back({bytes, nullptr, count, to});
-}
+void NcclBatch::add(Post post) { posts_.push_back(std::move(post)); }
 
-void NcclBatch::add_receive(void* bytes, std::size_t count, int from) {
-    posts_.push_back({nullptr, bytes, count, from});
-}
-
-ncclResult_t NcclBatch::give(const Post& post, const NcclRanks& ranks, const CudaStream& halo) {
-    return post.outgoing != nullptr ? ncclSend(post.outgoing, post.count, ncclChar, post.peer,
-                                               ranks.handle(), halo.handle())
-                                    : ncclRecv(post.incoming, post.count, ncclChar, post.peer,
-                                               ranks.handle(), halo.handle());
-}
-
-// A group that was opened is closed, whatever happens: NCCL could not be ended within one.
-void NcclBatch::start(NcclRanks& ranks, const CudaStream& halo) {
-    ranks.check(ncclGroupStart(), "begin a group of messages");
-    ncclResult_t given = ncclSuccess;
-    for (const Post& post : posts_) {
-        given = given == ncclSuccess ? give(post, ranks, halo) : given;
-    }
-    const ncclResult_t started = ncclGroupEnd();
-    ranks.check(given, "take a message");
-    ranks.check(started, "start messages");
+void NcclBatch::start(NcclRanks& ranks, const CudaStream& stream) {
+    ranks.start_group([&](ncclComm_t comm) {
+        ncclResult_t given = ncclSuccess;
+        for (const Post& post : posts_) {
+            given = given == ncclSuccess ? post(comm, stream.handle()) : given;
+        }
+        return given;
+    });
     posts_.clear();
-    cuda_check(cudaEventRecord(done_, halo.handle()), "mark a moment");
+    cuda_check(cudaEventRecord(done_, stream.handle()), "mark a moment");
 }
 
 bool NcclBatch::is_done() const {

@@ -2,7 +2,7 @@
 
 #include <cuda_runtime_api.h>
 
-#include <cstddef>
+#include <functional>
 #include <vector>
 
 #include "comm/cuda/nccl/ranks.hpp"
@@ -10,8 +10,8 @@
 
 namespace longlora {
 
-// Messages that begin together: one call of NCCL and one kernel for all of them, so that none waits for
-// another, whatever ring they close. It serves again when its messages have arrived.
+// Messages or collectives that begin together: one call of NCCL and one kernel for all of them, so that
+// none waits for another, whatever ring they close. It serves again when all have ended.
 class NcclBatch {
 public:
     NcclBatch();
@@ -19,22 +19,15 @@ public:
     NcclBatch(const NcclBatch&) = delete;
     NcclBatch& operator=(const NcclBatch&) = delete;
 
-    void add_send(const void* bytes, std::size_t count, int to);
-    void add_receive(void* bytes, std::size_t count, int from);
-    void start(NcclRanks& ranks, const CudaStream& halo);
+    // `post` makes one call of NCCL's, at the start.
+    using Post = std::function<ncclResult_t(ncclComm_t, cudaStream_t)>;
+    void add(Post post);
+    void start(NcclRanks& ranks, const CudaStream& stream);
     bool is_done() const;  // of one that was started
-    // Later work of `compute` comes after all messages.
+    // Later work of `compute` comes after all of it.
     void before(const CudaStream& compute) const;
 
 private:
-    struct Post {
-        const void* outgoing;  // or null
-        void* incoming;
-        std::size_t count;
-        int peer;
-    };
-    static ncclResult_t give(const Post& post, const NcclRanks& ranks, const CudaStream& halo);
-
     std::vector<Post> posts_;
     cudaEvent_t done_ = nullptr;
 };

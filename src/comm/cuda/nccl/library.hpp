@@ -32,5 +32,7 @@ inline NcclFunction<decltype(::ncclGroupStart)> ncclGroupStart("ncclGroupStart")
 inline NcclFunction<decltype(::ncclGroupEnd)> ncclGroupEnd("ncclGroupEnd");
 inline NcclFunction<decltype(::ncclSend)> ncclSend("ncclSend");
 inline NcclFunction<decltype(::ncclRecv)> ncclRecv("ncclRecv");
+inline NcclFunction<decltype(::ncclReduce)> ncclReduce("ncclReduce");
+inline NcclFunction<decltype(::ncclBroadcast)> ncclBroadcast("ncclBroadcast");
 
 }  // namespace longlora

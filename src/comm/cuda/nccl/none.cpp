@@ -12,5 +12,11 @@ std::unique_ptr<HaloTransport> make_nccl_transport(const Communicator<Cpu>&) {
 std::unique_ptr<HaloTransport> make_nccl_loop() {
     throw Error("this build has no NCCL", ExitCode::failure);
 }
+std::unique_ptr<DeviceCollectives> make_nccl_collectives(const Communicator<Cpu>&) {
+    throw Error("this build has no NCCL", ExitCode::failure);
+}
+std::unique_ptr<DeviceCollectives> make_nccl_lone_collectives() {
+    throw Error("this build has no NCCL", ExitCode::failure);
+}
 
 }  // namespace longlora

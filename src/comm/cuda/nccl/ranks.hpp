@@ -1,5 +1,8 @@
 #pragma once
 
+#include <functional>
+
+#include "comm/communicator.hpp"
 #include "comm/cuda/nccl/library.hpp"
 
 namespace longlora {
@@ -11,21 +14,27 @@ void nccl_check(ncclResult_t result, const char* what);
 // this rank is about to end with an error.
 class NcclRanks {
 public:
-    // Collective over `size` ranks that know the same `id`, on the GPU that is current.
-    NcclRanks(const ncclUniqueId& id, int size, int rank);
+    NcclRanks();  // this rank alone
+    // Collective over `ranks`, each on the GPU that is current.
+    explicit NcclRanks(const Communicator<Cpu>& ranks);
     ~NcclRanks();
     NcclRanks(const NcclRanks&) = delete;
     NcclRanks& operator=(const NcclRanks&) = delete;
 
-    ncclComm_t handle() const { return comm_; }
-    // Aborts and throws unless `result` is success.
-    void check(ncclResult_t result, const char* what);
-    // The same where something has gone wrong since messages began: a peer has died, a link is broken.
+    // All that `post` gives to NCCL begins together. Aborts and throws unless both succeed. NCCL connects
+    // ranks when they first talk, within this.
+    void start_group(const std::function<ncclResult_t(ncclComm_t)>& post);
+    // Aborts and throws where something has gone wrong since messages began: a peer has died, a link is
+    // broken.
     void check_messages();
     // The GPU stops waiting for other ranks: without this it could not be given back.
     void abort() noexcept;
 
 private:
+    NcclRanks(const ncclUniqueId& id, int size, int rank);
+    void check(ncclResult_t result, const char* what);
+
+    int size_;
     ncclComm_t comm_ = nullptr;
     int errors_at_start_;
 };

@@ -1,11 +1,9 @@
 #include <cstddef>
-#include <optional>
 #include <utility>
 #include <vector>
 
 #include "comm/cuda/nccl.hpp"
 #include "comm/cuda/nccl/batch.hpp"
-#include "comm/watchdog.hpp"
 
 namespace longlora {
 namespace {
@@ -16,35 +14,34 @@ namespace {
 // receive, and no batch needs one that comes after it, on any rank.
 class NcclTransport : public HaloTransport {
 public:
-    NcclTransport(const ncclUniqueId& id, int size, int rank)
-        : ranks_(id, size, rank), size_(size) {}
+    NcclTransport() = default;
+    explicit NcclTransport(const Communicator<Cpu>& ranks) : ranks_(ranks) {}
 
     Request send(const Communicator<Cpu>&, const CudaStream& compute,
                  View<Cpu, const char, 1> device_bytes, int to, int /*tag*/) override {
         const auto batch = open_after(compute);
-        batch->add_send(device_bytes.data(), static_cast<std::size_t>(device_bytes.size()), to);
+        batch->add([=](ncclComm_t comm, cudaStream_t stream) {
+            return ncclSend(device_bytes.data(), static_cast<std::size_t>(device_bytes.size()),
+                            ncclChar, to, comm, stream);
+        });
         return Request(std::make_unique<Message>(*this, batch, compute));
     }
     // The memory may still be read by earlier work: the batch comes after that.
     Request receive(const Communicator<Cpu>&, const CudaStream& compute,
                     View<Cpu, char, 1> device_bytes, int from, int /*tag*/) override {
         const auto batch = open_after(compute);
-        batch->add_receive(device_bytes.data(), static_cast<std::size_t>(device_bytes.size()),
-                           from);
+        batch->add([=](ncclComm_t comm, cudaStream_t stream) {
+            return ncclRecv(device_bytes.data(), static_cast<std::size_t>(device_bytes.size()),
+                            ncclChar, from, comm, stream);
+        });
         return Request(std::make_unique<Message>(*this, batch, compute));
     }
 
-    // NCCL connects ranks when they first talk, inside this call.
     void start() override {
         if (!open_) {
             return;
         }
-        std::optional<Watchdog> watchdog;
-        if (size_ > 1) {
-            watchdog.emplace();
-        }
-        const auto batch = std::exchange(open_, nullptr);
-        batch->start(ranks_, halo_);
+        std::exchange(open_, nullptr)->start(ranks_, halo_);
     }
 
 private:
@@ -96,16 +93,9 @@ private:
 
     CudaStream halo_{CudaStream::Priority::high};
     NcclRanks ranks_;
-    int size_;
     std::vector<std::shared_ptr<NcclBatch>> batches_;  // some are held by messages under way
     std::shared_ptr<NcclBatch> open_;                  // or null: nothing is posted
 };
-
-ncclUniqueId new_id() {
-    ncclUniqueId id{};
-    nccl_check(ncclGetUniqueId(&id), "name a group of ranks");
-    return id;
-}
 
 }  // namespace
 
@@ -120,14 +110,9 @@ std::string nccl_version() {
 }
 
 std::unique_ptr<HaloTransport> make_nccl_transport(const Communicator<Cpu>& ranks) {
-    ncclUniqueId id = ranks.rank() == 0 ? new_id() : ncclUniqueId{};
-    ranks.broadcast(View<Cpu, char, 1>(id.internal, NCCL_UNIQUE_ID_BYTES), 0);
-    const Watchdog watchdog;
-    return std::make_unique<NcclTransport>(id, ranks.size(), ranks.rank());
+    return std::make_unique<NcclTransport>(ranks);
 }
 
-std::unique_ptr<HaloTransport> make_nccl_loop() {
-    return std::make_unique<NcclTransport>(new_id(), 1, 0);
-}
+std::unique_ptr<HaloTransport> make_nccl_loop() { return std::make_unique<NcclTransport>(); }
 
 }  // namespace longlora
