@@ -6,6 +6,8 @@
 
 #include <boost/test/unit_test.hpp>
 
+#include "core/pinned_memory.hpp"
+#include "core/transfer.hpp"
 #include "emulator/device_array.cuh"
 #include "kernels/cuda/machine.cuh"
 
@@ -178,6 +180,35 @@ BOOST_AUTO_TEST_CASE(a_race_shows_in_some_order) {
     }
     emulator::set_order({});
     BOOST_TEST(wrong > 0);
+}
+
+// Between the GPU and pinned memory: two streams, one copy after the other.
+BOOST_AUTO_TEST_CASE(copies_are_late_for_who_does_not_wait) {
+    const CudaStream first;
+    const CudaStream second;
+    const PinnedMemory pinned(2 * sizeof(float), "test");
+    auto* const host = static_cast<float*>(pinned.data());
+    const Array<float> there(std::vector<float>{3});
+    const Array<float> back(std::vector<float>{0});
+    const auto start = [&] {
+        copy_async(first, host, there.data(), sizeof(float));
+        copy_async(second, back.data(), host, sizeof(float));
+    };
+    start();
+    BOOST_TEST(std::isnan(host[0]));
+    BOOST_TEST(std::isnan(back.values()[0]));
+    second.synchronize();
+    BOOST_TEST(std::isnan(back.values()[0]));  // it has not waited for the first
+    first.synchronize();
+    BOOST_TEST(host[0] == 3);
+
+    copy_async(first, host, there.data(), sizeof(float));
+    second.wait_for(first);
+    copy_async(second, back.data(), host, sizeof(float));
+    copy_async(first, host + 1, there.data(), sizeof(float));
+    second.synchronize();
+    BOOST_TEST(back.values()[0] == 3);
+    BOOST_TEST(std::isnan(host[1]));  // behind what was waited for
 }
 
 BOOST_AUTO_TEST_CASE(copies_that_cuda_refuses) {

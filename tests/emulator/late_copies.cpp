@@ -1,5 +1,6 @@
 #include "late_copies.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <vector>
 
@@ -20,7 +21,7 @@ All& all() {
 
 }  // namespace
 
-std::shared_ptr<LateCopies> LateCopies::make() {
+std::shared_ptr<LateCopies> LateCopies::of_new_stream() {
     const auto copies = std::make_shared<LateCopies>();
     const std::lock_guard lock(all().mutex);
     std::erase_if(all().of_streams, [](const auto& other) { return other.expired(); });
@@ -28,8 +29,17 @@ std::shared_ptr<LateCopies> LateCopies::make() {
     return copies;
 }
 
+// Those that read what NaN would overwrite happen now.
 void LateCopies::add(void* to, const void* from, std::size_t bytes) {
+    const auto* const first = static_cast<const char*>(to);
     const std::lock_guard lock(mutex_);
+    for (std::size_t i = waiting_.size(); i-- > 0;) {
+        const auto* const read = static_cast<const char*>(waiting_[i].from);
+        if (read < first + bytes && first < read + waiting_[i].bytes) {
+            make(i + 1);
+            break;
+        }
+    }
     std::memset(to, 0xFF, bytes);
     waiting_.push_back({to, from, bytes});
 }
@@ -41,7 +51,11 @@ std::size_t LateCopies::count() const {
 
 void LateCopies::happen(std::size_t count) {
     const std::lock_guard lock(mutex_);
-    for (; past_ < count && !waiting_.empty(); ++past_) {
+    make(count - std::min(count, past_));
+}
+
+void LateCopies::make(std::size_t count) {
+    for (; count > 0 && !waiting_.empty(); --count, ++past_) {
         const Copy& copy = waiting_.front();
         std::memcpy(copy.to, copy.from, copy.bytes);
         waiting_.pop_front();

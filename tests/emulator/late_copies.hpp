@@ -14,7 +14,7 @@ namespace longlora::emulator {
 // that waits for an event behind them, the host when it synchronises) their place holds NaN.
 class LateCopies {
 public:
-    static std::shared_ptr<LateCopies> make();
+    static std::shared_ptr<LateCopies> of_new_stream();
 
     void add(void* to, const void* from, std::size_t bytes);
     std::size_t count() const;  // added so far
@@ -28,6 +28,8 @@ private:
         const void* from;
         std::size_t bytes;
     };
+
+    void make(std::size_t count);  // the next ones
 
     mutable std::mutex mutex_;
     std::deque<Copy> waiting_;

@@ -19,7 +19,8 @@
 
 struct CUstream_st {
     int priority;
-    std::shared_ptr<longlora::emulator::LateCopies> copies = longlora::emulator::LateCopies::make();
+    std::shared_ptr<longlora::emulator::LateCopies> copies =
+        longlora::emulator::LateCopies::of_new_stream();
 };
 
 struct CUevent_st {
