@@ -15,30 +15,48 @@ SANITIZED = {"memcheck": ("adamw", "elementwise", "embedding", "fixed_point", "r
 TOOL_FAILED = (r"Internal Sanitizer Error|is not supported|Failed to initialize|Unable to find injection|"
                r"terminated before first instrumented|No attachable process")
 FOUND = 86  # exit code for what the sanitizer finds
+RANKS = ("cuda_halo_test", "cuda_collectives_test")  # on two: they share a GPU; apart: of two, where there are two
 
 
 def tests(check):
     programs = check.bundle.all("cuda_*_test")
     if not programs:
         check.fail("all", "no cuda_*_test in the bundle: bundle.sh --with-tests")
-    passed = 0
-    for program in programs:
+    calls = calls_of(check, programs)
+    passed = skipped = 0
+    for name, words in calls:
         if not check.budget.allows(1):
             check.cut_off()
             break
-        result = check.runner.run([program], min(120, check.budget.left()))
-        name = program.name.removesuffix("_test")
+        result = check.runner.run(words, min(120, check.budget.left()))
         cases = re.search(r"Running (\d+) test case", result.out)
         if result.code == 0 and not result.is_late:
             passed += 1
             check.add(name, "passed", remark=f"{cases[1] if cases else '?'} cases, {result.seconds:.1f} s")
-        elif result.code == SKIPPED and check.expects_gpu:
+        elif result.code == SKIPPED and check.expects_gpu and "apart" not in name:
             check.fail(name, f"skipped, but a GPU was expected: {result.reason()}")
         elif result.code == SKIPPED:
-            check.add(name, "skipped")
+            skipped += 1
+            why = re.search(r"skipped: (.*)", result.out)
+            check.add(name, "skipped", remark=why[1] if why else result.reason())
         else:
             check.fail(name, error_of(result))
-    check.add("all", f"{passed} of {len(programs)} passed", passed=passed, count=len(programs))
+    text = f"{passed} of {len(calls)} passed" + (f", {skipped} skipped" if skipped else "")
+    check.add("all", text, passed=passed, count=len(calls))
+
+
+def calls_of(check, programs):
+    """Each program; those of ranks on two of them, once more where each must have a GPU of its own."""
+    launcher = check.bundle.find("mpirun") or shutil.which("mpirun")
+    calls = []
+    for program in programs:
+        name = program.name.removesuffix("_test")
+        if program.name in RANKS and launcher:
+            calls += [(f"{name}, 2 ranks", [launcher, "-np", 2, program]),
+                      (f"{name}, 2 ranks apart", [launcher, "-np", 2, program, "--apart"])]
+        else:
+            calls.append((name, [program]))
+    return calls
 
 
 def error_of(result):
