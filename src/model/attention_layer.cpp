@@ -140,71 +140,81 @@ void AttentionLayer<Device>::forward_keys_values(LayerRun<Device>& run,
     exchange.keep_only(run.stream, layer_, k_of(qkv), v_of(qkv));
 }
 
-// delta = rowsum(d_context * context); dQ, dK, dV block by block, left context before the own squares: it
-// travels. dK and dV of a half-group are its triangle's plus at most one square's, of this shard or
-// another: each of the two is formed from zero, so that their sum has the same bits wherever it is made.
-// Where sums grow in memory, that takes two arrays, and in dQ a square always comes before the triangle;
-// elsewhere triangles come first and are stored, so that nothing is cleared.
+template <class Device>
+void AttentionLayer<Device>::attend_part(LayerRun<Device>& run, const LayerActivations<Device>& act,
+                                         const BackwardPart& part) const {
+    const auto& scratch = run.scratch.attention;
+    const View<Device, const Element<Device>, 2> qkv = act.qkv;
+    attention_backward(run.stream, {.q = q_of(qkv),
+                                    .block = part.block,
+                                    .items = part.items,
+                                    .head_dim = config_.head_dim,
+                                    .queries_per_kv = config_.heads / config_.kv_heads,
+                                    .d_out = part.d_context,
+                                    .lse = act.lse,
+                                    .delta = scratch.delta,
+                                    .d_q = q_of(scratch.d_qkv),
+                                    .d_k = part.to.k,
+                                    .d_v = part.to.v,
+                                    .overwrites = part.overwrites});
+}
+
+// delta = rowsum(d_context * context); dQ, dK, dV block by block. dK and dV of a half-group are its
+// triangle's plus at most one square's, of this shard or another: each of the two is formed from zero, so
+// that their sum has the same bits wherever it is made.
 template <class Device>
 void AttentionLayer<Device>::attend_backward(LayerRun<Device>& run,
                                              const LayerActivations<Device>& act,
                                              ContextExchange<Device>& exchange) const {
-    auto& scratch = run.scratch;
+    auto& scratch = run.scratch.attention;
     const View<Device, const Element<Device>, 2> qkv = act.qkv;
-    const auto d_k = k_of(scratch.attention.d_qkv);
-    const auto d_v = v_of(scratch.attention.d_qkv);
-    constexpr bool stores = attention_overwrites<Device>;
-    const Index width = config_.kv_heads * config_.head_dim;
-    const auto d_k_behind = stores ? d_k : scratch.attention.d_kv_behind.columns({0, width});
-    const auto d_v_behind =
-        stores ? d_v : scratch.attention.d_kv_behind.columns({width, 2 * width});
-    const auto d_context = as_elements(run.stream, scratch.attention.d_context, scratch.copy);
-    const auto attend_block = [&](const KeyValueBlock<Device>& block,
-                                  std::span<const AttentionItem> items,
-                                  View<Device, float, 2> block_d_k,
-                                  View<Device, float, 2> block_d_v, bool overwrites = false) {
-        attention_backward(run.stream, {.q = q_of(qkv),
-                                        .block = block,
-                                        .items = items,
-                                        .head_dim = config_.head_dim,
-                                        .queries_per_kv = config_.heads / config_.kv_heads,
-                                        .d_out = d_context,
-                                        .lse = act.lse,
-                                        .delta = scratch.attention.delta,
-                                        .d_q = q_of(scratch.attention.d_qkv),
-                                        .d_k = block_d_k,
-                                        .d_v = block_d_v,
-                                        .overwrites = overwrites});
-    };
+    const View<Device, const Element<Device>, 2> d_context =
+        as_elements(run.stream, scratch.d_context, run.scratch.copy);
     const KeyValueBlock<Device> own{k_of(qkv), v_of(qkv), 0};
-    attention_delta(run.stream,
-                    {.d_out = d_context, .out = act.context, .delta = scratch.attention.delta});
+    const KeyValuePair<Device, float> sums{k_of(scratch.d_qkv), v_of(scratch.d_qkv)};
+    const ShardPlan& plan = exchange.plan();
+    const auto attend_left_context = [&] {
+        for (std::size_t i = 0; i < plan.blocks.size(); ++i) {
+            const auto index = static_cast<Index>(i);
+            const auto to = exchange.gradient_block(run.stream, layer_, index);
+            attend_part(run, act,
+                        {d_context, exchange.block(layer_, index), plan.blocks[i].items, to});
+            exchange.send_gradient(run.stream, index);
+        }
+        exchange.start_messages();  // before then no poll: a message that is looked at begins
+    };
+    attention_delta(run.stream, {.d_out = d_context, .out = act.context, .delta = scratch.delta});
     exchange.begin_backward(run.stream, layer_);
-    if constexpr (stores) {
-        attend_block(own, exchange.plan().triangles, d_k, d_v, true);
+    if constexpr (attention_overwrites<Device>) {
+        // Triangles store, so that nothing is cleared, unless messages can leave before them.
+        const bool sends_first = exchange.has_messages_alone();
+        if (sends_first) {
+            clear(run.stream, scratch.d_qkv.flat());
+            attend_left_context();
+        }
+        attend_part(run, act, {d_context, own, plan.triangles, sums, !sends_first});
+        exchange.add_kept_gradients(run.stream, layer_, sums);
+        if (!sends_first) {
+            attend_left_context();
+        }
         exchange.poll();
+        attend_part(run, act, {d_context, own, plan.rectangles, sums});
+        exchange.end_backward(run.stream, layer_, sums);
     } else {
-        clear(run.stream, scratch.attention.d_qkv.flat());
-        clear(run.stream, scratch.attention.d_kv_behind.flat());
-    }
-    exchange.add_kept_gradients(run.stream, layer_, d_k_behind, d_v_behind);
-    const auto& blocks = exchange.plan().blocks;
-    for (std::size_t i = 0; i < blocks.size(); ++i) {
-        const auto index = static_cast<Index>(i);
-        const auto gradient = exchange.gradient_block(run.stream, layer_, index);
-        attend_block(exchange.block(layer_, index), blocks[i].items, gradient.k, gradient.v);
-        exchange.send_gradient(run.stream, index);
-    }
-    exchange.start_messages();
-    attend_block(own, exchange.plan().rectangles, d_k_behind, d_v_behind);
-    exchange.poll();
-    if constexpr (!stores) {
-        attend_block(own, exchange.plan().triangles, d_k, d_v);
-    }
-    exchange.end_backward(run.stream, layer_, d_k_behind, d_v_behind);
-    if constexpr (!stores) {
-        accumulate(run.stream, {.x = d_k_behind, .out = d_k});
-        accumulate(run.stream, {.x = d_v_behind, .out = d_v});
+        // Sums grow in memory: squares' apart from triangles', in dQ squares first.
+        const Index width = sums.k.columns();
+        const KeyValuePair<Device, float> behind{scratch.d_kv_behind.columns({0, width}),
+                                                 scratch.d_kv_behind.columns({width, 2 * width})};
+        clear(run.stream, scratch.d_qkv.flat());
+        clear(run.stream, scratch.d_kv_behind.flat());
+        exchange.add_kept_gradients(run.stream, layer_, behind);
+        attend_left_context();
+        attend_part(run, act, {d_context, own, plan.rectangles, behind});
+        exchange.poll();
+        attend_part(run, act, {d_context, own, plan.triangles, sums});
+        exchange.end_backward(run.stream, layer_, behind);
+        accumulate(run.stream, {.x = behind.k, .out = sums.k});
+        accumulate(run.stream, {.x = behind.v, .out = sums.v});
     }
 }
 

@@ -71,6 +71,15 @@ private:
                 ContextExchange<Device>& exchange, const WaitBlock& wait_block) const;
     void project_out(LayerRun<Device>& run, const LayerWeights<Device>& weights,
                      const LayerActivations<Device>& act, View<Device, float, 2> x) const;
+    struct BackwardPart {
+        View<Device, const Element<Device>, 2> d_context;
+        KeyValueBlock<Device> block;
+        std::span<const AttentionItem> items;
+        KeyValuePair<Device, float> to;
+        bool overwrites = false;
+    };
+    void attend_part(LayerRun<Device>& run, const LayerActivations<Device>& act,
+                     const BackwardPart& part) const;
     void attend_backward(LayerRun<Device>& run, const LayerActivations<Device>& act,
                          ContextExchange<Device>& exchange) const;
     void project_backward(LayerRun<Device>& run, const LayerWeights<Device>& weights,

@@ -238,13 +238,12 @@ void ContextExchange<Device>::begin_backward(const Stream<Device>& stream, Index
 
 template <class Device>
 void ContextExchange<Device>::add_kept_gradients(const Stream<Device>& stream, Index layer,
-                                                 View<Device, float, 2> d_k,
-                                                 View<Device, float, 2> d_v) {
+                                                 const KeyValuePair<Device, float>& to) {
     for (const KeptBlock& block : kept_.blocks()) {
         if (block.owner == chunks_[chunk_].shard) {
             const auto collected = kept_.gradients(layer, block);
-            accumulate(stream, {.x = collected.k, .out = part(d_k, block.tokens, block.kv_heads)});
-            accumulate(stream, {.x = collected.v, .out = part(d_v, block.tokens, block.kv_heads)});
+            accumulate(stream, {.x = collected.k, .out = part(to.k, block.tokens, block.kv_heads)});
+            accumulate(stream, {.x = collected.v, .out = part(to.v, block.tokens, block.kv_heads)});
         }
     }
     // A slot may have just been read: only now may its next block start from zero.
@@ -284,7 +283,7 @@ void ContextExchange<Device>::send_gradient(const Stream<Device>& stream, Index 
 
 template <class Device>
 void ContextExchange<Device>::end_backward(const Stream<Device>& stream, Index layer,
-                                           View<Device, float, 2> d_k, View<Device, float, 2> d_v) {
+                                           const KeyValuePair<Device, float>& to) {
     const auto& outgoing = chunks_[chunk_].outgoing;
     for (std::size_t i = 0; i < outgoing.size(); ++i) {
         {
@@ -295,16 +294,16 @@ void ContextExchange<Device>::end_backward(const Stream<Device>& stream, Index l
         const auto arrived =
             KeyValuePair<Device, float>::at(gradients_in_.data() + out.offset, out.block.rows(),
                                             out.block.kv_heads.size() * shape_.head_dim);
-        auto into_k = d_k;
-        auto into_v = d_v;
+        auto into_k = to.k;
+        auto into_v = to.v;
         if (out.kept != none) {
             const auto kept =
                 kept_.gradients(layer, kept_.blocks()[static_cast<std::size_t>(out.kept)]);
             into_k = kept.k;
             into_v = kept.v;
         } else {
-            into_k = part(d_k, out.block.tokens, out.block.kv_heads);
-            into_v = part(d_v, out.block.tokens, out.block.kv_heads);
+            into_k = part(to.k, out.block.tokens, out.block.kv_heads);
+            into_v = part(to.v, out.block.tokens, out.block.kv_heads);
         }
         accumulate(stream, {.x = arrived.k, .out = into_k});
         accumulate(stream, {.x = arrived.v, .out = into_v});

@@ -52,17 +52,21 @@ public:
         kept_.keys_values().fetch(stream, layer, layer - 1);
     }
 
-    // Backward: the received K/V are still here. Adds to d_k, d_v what others have computed for this
+    // Backward: the received K/V are still here. Adds to dK, dV what others have computed for this
     // shard's tokens: from kept blocks before any gradient_block(), from peers at the end.
     KeyValueBlock<Device> block(Index layer, Index block) const;
     void begin_backward(const Stream<Device>& stream, Index layer);
-    void add_kept_gradients(const Stream<Device>& stream, Index layer, View<Device, float, 2> d_k,
-                            View<Device, float, 2> d_v);
+    // Whether the left context is of other ranks and nothing is kept: add_kept_gradients() does nothing.
+    bool has_messages_alone() const {
+        return kept_.blocks().empty() && !chunks_[chunk_].incoming.empty();
+    }
+    void add_kept_gradients(const Stream<Device>& stream, Index layer,
+                            const KeyValuePair<Device, float>& to);
     KeyValuePair<Device, float> gradient_block(const Stream<Device>& stream, Index layer,
                                                Index block);
     void send_gradient(const Stream<Device>& stream, Index block);
-    void end_backward(const Stream<Device>& stream, Index layer, View<Device, float, 2> d_k,
-                      View<Device, float, 2> d_v);
+    void end_backward(const Stream<Device>& stream, Index layer,
+                      const KeyValuePair<Device, float>& to);
 
     // Memory of the host that kept K/V of a GPU take.
     std::size_t host_bytes() const { return kept_.host_bytes(); }

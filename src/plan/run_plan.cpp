@@ -144,7 +144,7 @@ private:
         return plan(lean.layout.chunks, {lean.kept.policy, std::clamp<Index>(fit, 0, layers)});
     }
 
-    // Slots take a part of what layers had.
+    // Slots take a part of what layers had, which may be more than is won.
     RunPlan offload(const RunPlan& plan) const {
         if (request_.offload == 0 || request_.device == DeviceKind::cpu ||
             plan.kept.mlps == request_.config.layers) {
@@ -160,7 +160,8 @@ private:
         const double tokens = std::min(request_.offload, host_ - host) / std::max(one, 1.0);
         kept.offloaded = whole_tiles(plan.layout, tokens);
         RunPlan result = this->plan(plan.layout.chunks, kept);
-        return kept.offloaded > 0 && fits(result.memory) ? result : plan;
+        const bool is_better = fits(result.memory) && work(result) < work(plan);
+        return is_better ? result : plan;
     }
 
     // The most of a shard's tokens, at most so many.

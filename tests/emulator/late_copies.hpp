@@ -9,8 +9,8 @@
 
 namespace longlora::emulator {
 
-// A stream's copies between the GPU's memory and pinned memory of the host, which run while others compute.
-// They are made as late as can be: until somebody who may count on them looks (the stream's next work, one
+// A stream's copies within the GPU's memory and pinned memory of the host, or between them, which run while
+// others compute. They are made as late as can be: until somebody who may count on them looks (the stream's next work, one
 // that waits for an event behind them, the host when it synchronises) their place holds NaN.
 class LateCopies {
 public:

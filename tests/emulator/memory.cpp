@@ -175,7 +175,9 @@ cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
     return report(allocations().allocate(memory, bytes, Kind::device));
 }
 cudaError_t cudaFree(void* memory) {
-    longlora::emulator::finish_copies();
+    if (memory != nullptr) {
+        longlora::emulator::finish_copies();
+    }
     return report(allocations().release(memory, Kind::device));
 }
 cudaError_t cudaMallocHost(void** memory, std::size_t bytes) {
@@ -185,7 +187,9 @@ cudaError_t cudaHostAlloc(void** memory, std::size_t bytes, unsigned /*flags*/) 
     return cudaMallocHost(memory, bytes);
 }
 cudaError_t cudaFreeHost(void* memory) {
-    longlora::emulator::finish_copies();
+    if (memory != nullptr) {
+        longlora::emulator::finish_copies();
+    }
     return report(allocations().release(memory, Kind::host));
 }
 cudaError_t cudaHostRegister(void* memory, std::size_t bytes, unsigned /*flags*/) {

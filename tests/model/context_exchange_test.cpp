@@ -168,7 +168,7 @@ private:
         const auto d_v = values(gradients_);
         std::fill(gradients_.view().begin(), gradients_.view().end(), 0.0F);
         exchange_.begin_backward(stream_, layer);
-        exchange_.add_kept_gradients(stream_, layer, d_k, d_v);
+        exchange_.add_kept_gradients(stream_, layer, {d_k, d_v});
         const auto& blocks = exchange_.plan().blocks;
         for (std::size_t i = 0; i < blocks.size(); ++i) {
             const auto index = static_cast<Index>(i);
@@ -183,7 +183,7 @@ private:
         const auto add_own = [](const Place& at, float& x) { x += own_share(at); };
         for_elements(d_k, start(layer, 0), add_own);
         for_elements(d_v, start(layer, 1), add_own);
-        exchange_.end_backward(stream_, layer, d_k, d_v);
+        exchange_.end_backward(stream_, layer, {d_k, d_v});
         const auto compare = [&](const Place& at, float x) {
             wrong_gradients_ += x != expected_gradient(at);
         };

@@ -15,9 +15,11 @@ PinnedMemory::PinnedMemory(std::size_t bytes, const std::string& purpose) {
     check_allocation(purpose);
     const cudaError_t status = cudaMallocHost(&data_, bytes);
     if (status == cudaErrorMemoryAllocation) {
-        throw Error("out of memory: the host cannot pin " + format_bytes(bytes) + " for " +
-                        purpose + "; use fewer sequence.chunks, more nodes, or raise `ulimit -l`",
-                    ExitCode::failure);
+        throw Error(
+            "out of memory: the host cannot pin " + format_bytes(bytes) + " for " + purpose +
+                "; use a smaller train.offload, fewer sequence.chunks, more nodes, or raise "
+                "`ulimit -l`",
+            ExitCode::failure);
     }
     cuda_check(status, "pin memory");
 }
