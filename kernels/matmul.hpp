@@ -38,6 +38,10 @@ void matmul(const Stream<CudaDevice<S>>& stream, const Matmul<CudaDevice<S>, S, 
 template <class S>
 void matmul(const Stream<CudaDevice<S>>& stream, const Matmul<CudaDevice<S>, S, S, BFloat16>& op);
 
+// Bytes that a product with so deep and so wide a right operand takes on the CPU beside its operands, and
+// the next one again; BLAS's are not known.
+std::size_t cpu_matmul_bytes(Index depth, Index columns);
+
 // Opens the library that multiplies on the GPU in use, so that a machine without it is told at the
 // start (Error, exit code 1) and not after the weights have been read. Nothing where there is no CUDA.
 void prepare_cuda_matmul();

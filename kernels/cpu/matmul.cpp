@@ -115,6 +115,10 @@ void matmul(const Stream<Cpu>& stream, const Matmul<Cpu>& op) {
     packed_matmul(stream, scaled);
 }
 
+std::size_t cpu_matmul_bytes(Index depth, Index columns) {
+    return packed_matmul_is_fast() ? packed_matmul_bytes(depth, columns) : 0;
+}
+
 bool matmul_rows_are_independent() { return packed_matmul_is_fast(); }
 
 }  // namespace longlora

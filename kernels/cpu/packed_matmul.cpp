@@ -307,6 +307,12 @@ void multiply_few_rows_by_columns(const Stream<Cpu>& stream, const Matmul<Cpu>& 
     });
 }
 
+// So much of the contraction is packed at once, with so many columns.
+Index packed_depth(Index columns) {
+    return std::max<Index>(1, packed_size / (block_depth * round_up(columns, panel_columns))) *
+           block_depth;
+}
+
 // Panels of op(b): some columns, some whole blocks of the contraction (but for the last). Those of
 // a block lie beside each other, [block][panel][depth][16].
 struct PackedRight {
@@ -371,13 +377,18 @@ void packed_matmul(const Stream<Cpu>& stream, const Matmul<Cpu>& op) {
     }
     for (Index c = 0; c < columns; c += block_columns) {
         const Range some{c, std::min(c + block_columns, columns)};
-        const Index blocks =
-            std::max<Index>(1, packed_size / (block_depth * round_up(some.size(), panel_columns)));
-        for (Index k = 0; k < depth; k += blocks * block_depth) {
-            multiply_columns(used, op, {some, {k, std::min(k + blocks * block_depth, depth)}},
+        const Index part = packed_depth(some.size());
+        for (Index k = 0; k < depth; k += part) {
+            multiply_columns(used, op, {some, {k, std::min(k + part, depth)}},
                              op.beta == 1 || k > 0);
         }
     }
+}
+
+std::size_t packed_matmul_bytes(Index depth, Index columns) {
+    const Index most = std::min(columns, block_columns);
+    const PackedRight right{{0, most}, {0, std::min(depth, packed_depth(most))}};
+    return sizeof(float) * static_cast<std::size_t>(right.size());
 }
 
 }  // namespace longlora

@@ -14,4 +14,8 @@ bool packed_matmul_is_fast();
 // lie or how many threads work. a.columns() must not be 0.
 void packed_matmul(const Stream<Cpu>& stream, const Matmul<Cpu>& op);
 
+// Bytes of the panels of op(b), (depth, columns), which the next product uses again. What threads have of
+// op(a), a block of 216 KB each, is left out.
+std::size_t packed_matmul_bytes(Index depth, Index columns);
+
 }  // namespace longlora

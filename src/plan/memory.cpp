@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "core/cuda_device.hpp"
+#include "kernels/matmul.hpp"
 #include "model/context_exchange.hpp"
 #include "model/parameters.hpp"
 #include "model/weight_store.hpp"
@@ -59,6 +60,16 @@ double available_on_host(int ranks_on_node) {
     return 0.9 * std::max(available, 0.0) / ranks_on_node;
 }
 
+// Of the products with the largest operands: the head's and the MLP's, forward and backward.
+double matmul_bytes(const LlamaConfig& config) {
+    std::size_t most = 0;
+    for (const Index wide : {config.vocabulary, config.mlp_width}) {
+        most = std::max(
+            {most, cpu_matmul_bytes(config.width, wide), cpu_matmul_bytes(wide, config.width)});
+    }
+    return static_cast<double>(most);
+}
+
 }  // namespace
 
 double MemoryPlan::total() const {
@@ -71,9 +82,9 @@ double MemoryPlan::total() const {
 
 // Process and libraries: they lie on the host, and on a GPU beside what arenas take.
 template <class Device>
-double other_bytes() {
+double other_bytes(const LlamaConfig& config) {
     if constexpr (std::is_same_v<Device, Cpu>) {
-        return resident_bytes() + library_buffers;
+        return resident_bytes() + library_buffers + matmul_bytes(config);
     } else {
         return static_cast<double>(CudaStream::workspace_bytes);
     }
@@ -87,7 +98,7 @@ MemoryPlan plan_memory(const Workload& work, Index sequence_rank, int world) {
     MemoryPlan plan;
     const auto trainables = trainable_parameters(config, tune);
     const auto flat = static_cast<double>(flat_size(trainables));
-    plan.parts.emplace_back("program and libraries", other_bytes<Device>());
+    plan.parts.emplace_back("program and libraries", other_bytes<Device>(config));
     plan.parts.emplace_back("frozen weights",
                             static_cast<double>(WeightStore<Device>::bytes(config, tune)));
     plan.parts.emplace_back("trainables and gradients",

@@ -109,6 +109,18 @@ BOOST_AUTO_TEST_CASE(bits_of_a_row_do_not_depend_on_its_neighbours,
     }
 }
 
+// Panels of 2,048 columns or fewer, 8 MiB of them or fewer.
+BOOST_AUTO_TEST_CASE(the_memory_of_a_product_is_bounded) {
+    if (matmul_rows_are_independent()) {
+        BOOST_TEST(cpu_matmul_bytes(256, 8000) == 2048U * 256 * 4);
+        BOOST_TEST(cpu_matmul_bytes(8000, 256) == 256U * 8000 * 4);
+        BOOST_TEST(cpu_matmul_bytes(100, 10) == 16U * 100 * 4);
+        BOOST_TEST(cpu_matmul_bytes(32000, 4096) == 2048U * 2 * 384 * 4);  // two blocks of depth
+    } else {
+        BOOST_TEST(cpu_matmul_bytes(256, 8000) == 0U);
+    }
+}
+
 BOOST_AUTO_TEST_CASE(empty_products) {
     const Product no_depth({3, 4, 0, false, false}, 0);
     BOOST_TEST((no_depth.run({1, 0}, 1, 1).values() == std::vector<double>(12, 0.0)));
