@@ -103,12 +103,8 @@ double Llama<Device>::loss(LayerRun<Device>& run, const LossInput<Device>& input
         clear(run.stream, run.scratch.d_x.flat());
     }
     clear(run.stream, run.scratch.loss_sum);
-    for (Index begin = 0; begin < input.last.rows();) {
-        const Range rows =
-            run.pieces.tile(begin, input.last.rows(), run.scratch.head.logits.rows());
-        loss_tile(run, input, rows);
-        begin = rows.end;
-    }
+    run.pieces.for_each_tile(input.last.rows(), run.scratch.head.logits.rows(),
+                             [&](Range rows) { loss_tile(run, input, rows); });
     std::array<std::int64_t, 2> sum{};
     download<Device, std::int64_t>(run.stream, run.scratch.loss_sum, sum);
     return sum[1] == 0 ? static_cast<double>(sum[0]) / loss_one

@@ -105,9 +105,7 @@ template <class Device>
 void MlpLayer<Device>::backward(LayerRun<Device>& run, const LayerWeights<Device>& weights,
                                 const LayerActivations<Device>& act) const {
     const Index tile_rows = run.scratch.mlp.gate.rows();
-    const Index tokens = act.normed_mlp.rows();
-    for (Index begin = 0; begin < tokens;) {
-        const Range rows = run.pieces.tile(begin, tokens, tile_rows);
+    run.pieces.for_each_tile(act.normed_mlp.rows(), tile_rows, [&](Range rows) {
         Tile part = tile(run, act, rows);
         if (is_offloaded(run, rows)) {
             std::tie(part.gate, part.up) = run.offload->fetch(run.stream, layer_, rows);
@@ -117,8 +115,7 @@ void MlpLayer<Device>::backward(LayerRun<Device>& run, const LayerWeights<Device
         } else {
             backward_tile(run, weights, act, part);
         }
-        begin = rows.end;
-    }
+    });
 }
 
 // d_a = down_proj' d_x      (d_g, d_u) = swiglu'(d_a)      d_h = gate_proj' d_g + up_proj' d_u

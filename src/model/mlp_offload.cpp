@@ -83,13 +83,11 @@ void MlpOffload<Device>::begin_fetch(const Stream<Device>& stream, const TokenPi
         }
     }
     for (Index layer = shape_.layers.end - 1; layer >= shape_.layers.begin; --layer) {
-        for (Index begin = 0; begin < tokens;) {
-            const Range rows = pieces.tile(begin, tokens, shape_.tile);
+        pieces.for_each_tile(tokens, shape_.tile, [&](Range rows) {
             if (takes(layer, rows)) {
                 fetched_.push_back({layer, rows});
             }
-            begin = rows.end;
-        }
+        });
     }
     for (Index turn = 0; turn < slots; ++turn) {
         start_fetch(stream, turn);

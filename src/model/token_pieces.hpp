@@ -46,6 +46,15 @@ struct TokenPieces {
         }
     }
 
+    // body(range) for the tiles that cover [0, rows), each of whole pieces and of at most `most` rows.
+    template <class Body>
+    void for_each_tile(Index rows, Index most, const Body& body) const {
+        for (Index begin = 0; begin < rows;) {
+            const Range range = tile(begin, rows, most);
+            body(range);
+            begin = range.end;
+        }
+    }
     // The most whole pieces from `begin` on that fit into `most` rows.
     Range tile(Index begin, Index rows, Index most) const {
         const Index unit = std::min(most, longest);
