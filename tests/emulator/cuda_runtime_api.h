@@ -88,17 +88,6 @@ cudaError_t cudaDeviceSynchronize();
 cudaError_t cudaDriverGetVersion(int* version);
 cudaError_t cudaRuntimeGetVersion(int* version);
 
-enum cudaDriverEntryPointQueryResult {
-    cudaDriverEntryPointSuccess = 0,
-    cudaDriverEntryPointSymbolNotFound = 1,
-    cudaDriverEntryPointVersionNotSufficent = 2
-};
-constexpr unsigned long long cudaEnableDefault = 0;
-// Of the driver's functions, those in cuda.h here.
-cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void** function, unsigned version,
-                                             unsigned long long flags,
-                                             cudaDriverEntryPointQueryResult* result);
-
 // ---- memory: filled with 0xFF, NaN in every format: what was never written shows ----
 
 cudaError_t cudaMalloc(void** memory, std::size_t bytes);

@@ -75,14 +75,3 @@ CUresult cuTensorMapEncodeTiled(CUtensorMap* map, CUtensorMapDataType type, cuui
     std::memcpy(map, &fields, sizeof fields);
     return CUDA_SUCCESS;
 }
-
-cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void** function,
-                                             unsigned /*version*/, unsigned long long /*flags*/,
-                                             cudaDriverEntryPointQueryResult* result) {
-    const bool is_known = std::strcmp(symbol, "cuTensorMapEncodeTiled") == 0;
-    *function = is_known ? reinterpret_cast<void*>(&cuTensorMapEncodeTiled) : nullptr;
-    if (result != nullptr) {
-        *result = is_known ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
-    }
-    return cudaSuccess;
-}

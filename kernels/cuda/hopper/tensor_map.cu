@@ -1,34 +1,15 @@
-#include <cuda.h>
-#include <cuda_runtime.h>
-
 #include <cstring>
 
+#include "kernels/cuda/hopper/driver_library.hpp"
 #include "kernels/cuda/hopper/tensor_map.hpp"
 
 namespace longlora::hopper {
-namespace {
-
-using Encode = decltype(&cuTensorMapEncodeTiled);
-
-// The driver's function, through the runtime: libcuda itself is not linked.
-Encode find_encode() {
-    void* function = nullptr;
-    cudaDriverEntryPointQueryResult found{};
-    constexpr unsigned since = 12000;
-    const cudaError_t status = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function,
-                                                                since, cudaEnableDefault, &found);
-    const bool is_there = status == cudaSuccess && found == cudaDriverEntryPointSuccess;
-    return is_there ? reinterpret_cast<Encode>(function) : nullptr;
-}
-
-}  // namespace
 
 bool make_tensor_map(View<Cuda, const BFloat16, 2> matrix, const Box& box, TensorMap& map) {
     static_assert(sizeof(TensorMap) == sizeof(CUtensorMap));
     static_assert(alignof(TensorMap) >= alignof(CUtensorMap));
-    static const Encode encode = find_encode();
     const Index pitch = matrix.pitch() * Index{sizeof(BFloat16)};
-    if (encode == nullptr || pitch % 16 != 0 || matrix.columns() % block_columns != 0 ||
+    if (pitch % 16 != 0 || matrix.columns() % block_columns != 0 ||
         reinterpret_cast<std::uintptr_t>(matrix.data()) % 16 != 0 || matrix.rows() == 0) {
         return false;
     }
@@ -40,7 +21,7 @@ bool make_tensor_map(View<Cuda, const BFloat16, 2> matrix, const Box& box, Tenso
                                      static_cast<cuuint32_t>(box.blocks)};
     const cuuint32_t steps[3] = {1, 1, 1};
     CUtensorMap encoded;
-    const CUresult status = encode(
+    const CUresult status = cuTensorMapEncodeTiled(
         &encoded, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, const_cast<BFloat16*>(matrix.data()), sizes,
         strides, box_sizes, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
         CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
