@@ -71,13 +71,11 @@ PlanRequest plan_request(const Options& options, const ModelSetup& setup,
             static_cast<ActivationPolicy>(static_cast<int>(options.train.activations) - 1);
         request.keeps_what_fits = false;
     }
-    // What the planner picked is kept on resume, unless it is set explicitly.
-    if (saved && saved->attributes.contains("planned_chunks") && request.chunks == 0) {
-        request.chunks = std::get<std::int64_t>(saved->attributes.at("planned_chunks"));
-        request.prefers_chunks = true;
+    if (saved && saved->attributes.contains("planned_chunks")) {
+        request.earlier_chunks = std::get<std::int64_t>(saved->attributes.at("planned_chunks"));
     }
-    if (saved && saved->attributes.contains("planned_activations") && !request.policy) {
-        request.policy = static_cast<ActivationPolicy>(
+    if (saved && saved->attributes.contains("planned_activations")) {
+        request.earlier_policy = static_cast<ActivationPolicy>(
             std::get<std::int64_t>(saved->attributes.at("planned_activations")));
     }
     return request;

@@ -12,6 +12,7 @@
 #include "model/context_exchange.hpp"
 #include "model/parameters.hpp"
 #include "model/weight_store.hpp"
+#include "plan/host_memory.hpp"
 
 namespace longlora {
 namespace {
@@ -33,37 +34,6 @@ double measured_resident_bytes() {
 double resident_bytes() {
     static const double bytes = measured_resident_bytes();
     return bytes;
-}
-
-double number_in(const char* path) {
-    std::ifstream file(path);
-    double value = -1;
-    file >> value;  // "max" leaves -1
-    return file ? value : -1;
-}
-
-double system_available() {
-    std::ifstream meminfo("/proc/meminfo");
-    std::string key;
-    double kilobytes = 0;
-    std::string unit;
-    while (meminfo >> key >> kilobytes >> unit) {
-        if (key == "MemAvailable:") {
-            return kilobytes * 1024;
-        }
-    }
-    return static_cast<double>(sysconf(_SC_AVPHYS_PAGES)) *
-           static_cast<double>(sysconf(_SC_PAGESIZE));
-}
-
-double available_on_host(int ranks_on_node) {
-    double available = system_available();
-    const double limit = number_in("/sys/fs/cgroup/memory.max");
-    const double used = number_in("/sys/fs/cgroup/memory.current");
-    if (limit > 0 && used >= 0) {
-        available = std::min(available, limit - used);
-    }
-    return 0.9 * std::max(available, 0.0) / ranks_on_node;
 }
 
 // Of the products with the largest operands: the head's and the MLP's, forward and backward.
@@ -135,14 +105,12 @@ MemoryPlan plan_memory(const Workload& work, Index sequence_rank, int world) {
     return plan;
 }
 
-// Ranks of a host share its GPUs evenly. The runtime keeps some for itself.
 template <class Device>
-double available_memory(int ranks_on_node) {
+double available_memory(int sharing) {
     if constexpr (std::is_same_v<Device, Cpu>) {
-        return available_on_host(ranks_on_node);
+        return 0.9 * available_host_memory() / sharing;
     } else {
-        const int sharing = ceil_div(ranks_on_node, std::max(cuda_device_count(), 1));
-        return 0.97 * static_cast<double>(free_cuda_memory()) / sharing;
+        return 0.97 * static_cast<double>(free_cuda_memory()) / sharing;  // the runtime takes some
     }
 }
 

@@ -31,9 +31,9 @@ struct Workload {
 template <class Device>
 MemoryPlan plan_memory(const Workload& work, Index sequence_rank, int world);
 
-// Memory that a rank of this node may take: what the system says is available (a cgroup's limit
-// counts too), a tenth left free, shared among the node's ranks; of a GPU what is free.
+// Memory that each of `sharing` ranks may take: those of a host of what is available there, those of a GPU
+// of what is free on it.
 template <class Device>
-double available_memory(int ranks_on_node);
+double available_memory(int sharing);
 
 }  // namespace longlora

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 
 #include "comm/environment.hpp"
+#include "core/cuda_device.hpp"
 #include "core/error.hpp"
 #include "core/text.hpp"
 
@@ -30,6 +32,18 @@ Index choose_sequence_ranks(const PlanRequest& request, Index world) {
         }
     }
     return 1;
+}
+
+Index sequence_ranks_of(const PlanRequest& request, Index world) {
+    return request.sequence_ranks > 0 ? request.sequence_ranks
+                                      : choose_sequence_ranks(request, world);
+}
+
+// Nobody fixed what an earlier start has picked.
+PlanRequest as_before(PlanRequest request) {
+    request.chunks = request.chunks > 0 ? request.chunks : request.earlier_chunks;
+    request.policy = request.policy ? request.policy : request.earlier_policy;
+    return request;
 }
 
 // Extra forwards: recomputing the MLP of a layer costs about half of the layer's, a whole layer one.
@@ -78,19 +92,18 @@ std::vector<Candidate> candidates(const PlanRequest& request, Index ranks) {
     return list;
 }
 
-// What an earlier start has picked may not fit other ranks.
-PlanRequest feasible(PlanRequest request, Index world) {
-    const Index ranks =
-        request.sequence_ranks > 0 ? request.sequence_ranks : choose_sequence_ranks(request, world);
-    if (request.prefers_chunks && !divides(layout_of(request, ranks, request.chunks))) {
-        request.chunks = 0;
-    }
-    return request;
+// Ranks that have the same memory as this one: of its host, or of its GPU.
+int sharing_ranks(const Communicator<Cpu>& world, DeviceKind device) {
+    const std::string place = host_name() + (device == DeviceKind::cpu ? "" : " " + cuda_bus());
+    const auto places = world.gather_texts(place);
+    return static_cast<int>(std::count(places.begin(), places.end(), place));
 }
 
-int ranks_on_this_node(const Communicator<Cpu>& world) {
-    const auto hosts = world.gather_texts(host_name());
-    return static_cast<int>(std::count(hosts.begin(), hosts.end(), host_name()));
+// What the rank that has least may take.
+double least_memory(const Communicator<Cpu>& world, DeviceKind device) {
+    const int sharing = sharing_ranks(world, device);
+    return world.min(
+        on_device(device, [&](auto kind) { return available_memory<decltype(kind)>(sharing); }));
 }
 
 // What the candidates are measured with: on this rank's device, decided together.
@@ -100,16 +113,16 @@ public:
         : request_(request),
           world_(world),
           ranks_(ranks),
-          neighbours_(ranks_on_this_node(world)),
-          available_(world.min(
-              on_device(request.device,
-                        [&](auto kind) { return available_memory<decltype(kind)>(neighbours_); }))),
-          host_(world.min(available_memory<Cpu>(neighbours_))) {}
+          available_(least_memory(world, request.device)),
+          host_(least_memory(world, DeviceKind::cpu)) {}
 
     double available() const { return available_; }
+    double available_on_host() const { return host_; }
+    // Of the rank that needs most.
     double needed(const MemoryPlan& memory) const { return world_.max(memory.total()); }
+    double needed_on_host(const MemoryPlan& memory) const { return world_.max(memory.host); }
     bool fits(const MemoryPlan& memory) const {
-        return needed(memory) <= available_ && world_.max(memory.host) <= host_;
+        return needed(memory) <= available_ && needed_on_host(memory) <= host_;
     }
 
     RunPlan plan(Index chunks, const KeptActivations& kept) const {
@@ -155,8 +168,8 @@ private:
         while (kept.mlps > 0 && !fits(this->plan(plan.layout.chunks, kept).memory)) {
             --kept.mlps;
         }
-        const double host = world_.max(plan.memory.host);
-        const double one = world_.max(this->plan(plan.layout.chunks, kept).memory.host) - host;
+        const double host = needed_on_host(plan.memory);
+        const double one = needed_on_host(this->plan(plan.layout.chunks, kept).memory) - host;
         const double tokens = std::min(request_.offload, host_ - host) / std::max(one, 1.0);
         kept.offloaded = whole_tiles(plan.layout, tokens);
         RunPlan result = this->plan(plan.layout.chunks, kept);
@@ -177,45 +190,82 @@ private:
     const PlanRequest& request_;
     const Communicator<Cpu>& world_;
     Index ranks_;
-    int neighbours_;
-    double available_;
+    double available_;  // of the rank that has least
+
     double host_;
+};
+
+// Of all candidates the one that fits and computes least again.
+class Search {
+public:
+    Search(const PlanRequest& request, Index ranks, const Communicator<Cpu>& world)
+        : request_(request), ranks_(ranks), fitting_(request_, ranks, world) {}
+
+    std::optional<RunPlan> run() {
+        std::optional<RunPlan> best;
+        for (const Candidate& candidate : candidates(request_, ranks_)) {
+            if (best && fitting_.work(*best) <= candidate.least_work) {
+                break;
+            }
+            RunPlan plan = fitting_.plan(candidate.chunks, candidate.policy);
+            note_needs(plan.memory);
+            if (!fitting_.fits(plan.memory)) {
+                continue;
+            }
+            if (candidate.policy == ActivationPolicy::recompute_mlp) {
+                plan = fitting_.fill(plan);
+            }
+            if (!best || fitting_.work(plan) < fitting_.work(*best)) {
+                best = std::move(plan);
+            }
+        }
+        return best;
+    }
+
+    // After a run() that has found nothing.
+    std::string what_is_missing() const {
+        if (least_ > fitting_.available()) {
+            return "a rank needs at least " + format_bytes(least_) + " and may take " +
+                   format_bytes(fitting_.available()) +
+                   "; use more nodes, fewer ranks a node, or more sequence.chunks";
+        }
+        return "a rank needs at least " + format_bytes(least_on_host_) +
+               " of its host's memory and may take " + format_bytes(fitting_.available_on_host()) +
+               "; use more nodes, fewer ranks a node, or fewer sequence.chunks";
+    }
+
+private:
+    void note_needs(const MemoryPlan& memory) {
+        const double needed = fitting_.needed(memory);
+        least_ = std::min(least_, needed);
+        if (needed <= fitting_.available()) {
+            least_on_host_ = std::min(least_on_host_, fitting_.needed_on_host(memory));
+        }
+    }
+
+    PlanRequest request_;
+    Index ranks_;
+    Fitting fitting_;
+    double least_ = std::numeric_limits<double>::infinity();
+    double least_on_host_ = std::numeric_limits<double>::infinity();  // where the rest fits
 };
 
 }  // namespace
 
-RunPlan plan_run(const PlanRequest& wish, const Communicator<Cpu>& world) {
-    const PlanRequest request = feasible(wish, world.size());
-    const Index ranks = request.sequence_ranks > 0 ? request.sequence_ranks
-                                                   : choose_sequence_ranks(request, world.size());
-    const Layout first = layout_of(request, ranks, std::max<Index>(request.chunks, 1));
-    check_layout(first);
-    const Fitting fitting(request, ranks, world);
-    std::optional<RunPlan> best;
-    double least = 0;
-    for (const Candidate& candidate : candidates(request, ranks)) {
-        if (best && fitting.work(*best) <= candidate.least_work) {
-            break;
-        }
-        RunPlan plan = fitting.plan(candidate.chunks, candidate.policy);
-        const double needed = fitting.needed(plan.memory);
-        least = least == 0 ? needed : std::min(least, needed);
-        if (!fitting.fits(plan.memory)) {
-            continue;
-        }
-        if (candidate.policy == ActivationPolicy::recompute_mlp) {
-            plan = fitting.fill(plan);
-        }
-        if (!best || fitting.work(plan) < fitting.work(*best)) {
-            best = std::move(plan);
+RunPlan plan_run(const PlanRequest& request, const Communicator<Cpu>& world) {
+    const Index ranks = sequence_ranks_of(request, world.size());
+    check_layout(layout_of(request, ranks, std::max<Index>(request.chunks, 1)));
+    const PlanRequest before = as_before(request);
+    if (sequence_ranks_of(before, world.size()) == ranks) {
+        if (auto plan = Search(before, ranks, world).run()) {
+            return std::move(*plan);
         }
     }
-    if (best) {
-        return std::move(*best);
+    Search search(request, ranks, world);
+    if (auto plan = search.run()) {
+        return std::move(*plan);
     }
-    throw Error::of_all_ranks("not enough memory: a rank needs at least " + format_bytes(least) +
-                                  " and may take " + format_bytes(fitting.available()) +
-                                  "; use more nodes, fewer ranks a node, or more sequence.chunks",
+    throw Error::of_all_ranks("not enough memory: " + search.what_is_missing(),
                               ExitCode::bad_input);
 }
 

@@ -18,9 +18,11 @@ struct PlanRequest {
     Boundary boundary;
     Index sequence_ranks = 0;
     Index chunks = 0;
-    bool prefers_chunks =
-        false;  // chunks is what an earlier start picked: dropped where it no longer divides
     std::optional<ActivationPolicy> policy = std::nullopt;
+    // What an earlier start picked, in the place of 0 and nothing as long as it still fits and takes no
+    // ranks from a sequence.
+    Index earlier_chunks = 0;
+    std::optional<ActivationPolicy> earlier_policy = std::nullopt;
     bool keeps_what_fits = true;  // with recompute_mlp: gate and up of as many layers as fit
     // Bytes of the host's memory that a rank may take for gate and up of layers that would recompute
     // their MLP; on the CPU they would lie in the same memory, so nothing is offloaded.

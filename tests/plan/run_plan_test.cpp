@@ -68,8 +68,41 @@ BOOST_AUTO_TEST_CASE(an_earlier_pick_that_does_not_divide_is_dropped) {
     earlier.sequence_ranks = 1;
     earlier.chunks = 3;
     BOOST_CHECK_THROW(plan_run(earlier, world), Error);
-    earlier.prefers_chunks = true;
+    earlier.chunks = 0;
+    earlier.earlier_chunks = 3;
     BOOST_TEST(plan_run(earlier, world).layout.chunks == 1);
+    earlier.earlier_chunks = 4;
+    BOOST_TEST(plan_run(earlier, world).layout.chunks == 4);
+    earlier.chunks = 2;  // an option beats it
+    BOOST_TEST(plan_run(earlier, world).layout.chunks == 2);
+}
+
+// A run that was planned on eight ranks goes on on one.
+BOOST_AUTO_TEST_CASE(an_earlier_pick_that_no_longer_fits_is_dropped) {
+    const auto world = Communicator<Cpu>::world();
+    PlanRequest long_row = request();
+    long_row.length = Index{1} << 31U;
+    long_row.group = Index{1} << 16U;
+    long_row.earlier_chunks = 1;
+    long_row.earlier_policy = ActivationPolicy::keep;
+    const RunPlan plan = plan_run(long_row, world);
+    BOOST_TEST(plan.layout.chunks > 1);
+    BOOST_TEST(plan.memory.total() <= plan.available);
+
+    PlanRequest short_row = request();
+    short_row.earlier_policy = ActivationPolicy::recompute_layer;
+    BOOST_TEST((plan_run(short_row, world).kept.policy == ActivationPolicy::recompute_layer));
+}
+
+// 4 chunks leave a rank's shard shorter than half a group, unless one rank has the whole chunk.
+BOOST_AUTO_TEST_CASE(an_earlier_pick_that_takes_ranks_from_a_sequence_is_dropped) {
+    const auto world = Communicator<Cpu>::world();
+    PlanRequest streamed = request();
+    streamed.group = 256;
+    streamed.earlier_chunks = 4;
+    const RunPlan plan = plan_run(streamed, world);
+    BOOST_TEST(plan.layout.ranks == world.size());
+    BOOST_TEST(plan.layout.chunks == (world.size() == 1 ? 4 : 1));
 }
 
 // Between memory for all layers' gate and up and memory for none of them, as many keep them as fit.
@@ -113,7 +146,39 @@ BOOST_AUTO_TEST_CASE(gate_and_up_are_kept_in_as_many_layers_as_fit) {
     BOOST_TEST(plan_run(growing, world).kept.offloaded == 0);
 }
 
+#ifdef LONGLORA_CUDA_EMULATED
+// As Slurm gives them out by --gpus-per-task: each rank of a host sees one, of its own.
+BOOST_AUTO_TEST_CASE(ranks_share_the_memory_of_a_gpu_not_of_a_host) {
+    const auto world = Communicator<Cpu>::world();
+    PlanRequest on_gpu = request();
+    on_gpu.device = DeviceKind::cuda;
+    const double shared = plan_run(on_gpu, world).available;
+    setenv("LONGLORA_EMULATOR_OWN_DEVICE", "1", 1);
+    const double own = plan_run(on_gpu, world).available;
+    unsetenv("LONGLORA_EMULATOR_OWN_DEVICE");
+    BOOST_TEST(own == world.size() * shared, boost::test_tools::tolerance(1e-9));
+}
+#endif
+
 #ifdef LONGLORA_CUDA
+// Kept K/V of 2^33 tokens: a TiB.
+BOOST_AUTO_TEST_CASE(too_little_memory_of_the_host_is_called_that) {
+    if (cuda_device_count() == 0) {
+        BOOST_TEST_MESSAGE("skipped: this process sees no GPU");
+        return;
+    }
+    const auto world = Communicator<Cpu>::world();
+    PlanRequest streamed = request();
+    streamed.device = DeviceKind::cuda;
+    streamed.sequence_ranks = 1;
+    streamed.group = Index{1} << 20U;
+    streamed.chunks = Index{1} << 13U;
+    streamed.length = streamed.chunks * streamed.group;
+    BOOST_CHECK_EXCEPTION(plan_run(streamed, world), Error, [](const Error& error) {
+        return std::string(error.what()).find("of its host's memory") != std::string::npos;
+    });
+}
+
 // The most whole tiles of tokens that the given memory holds; of these sizes a tile is a shard.
 BOOST_AUTO_TEST_CASE(a_gpu_may_offload_what_it_has_no_room_for) {
     if (cuda_device_count() == 0) {

@@ -1,9 +1,6 @@
 #include "comm/transport.hpp"
 
-#include <cuda_runtime_api.h>
-
 #include <algorithm>
-#include <array>
 #include <vector>
 
 #include "comm/agree.hpp"
@@ -11,23 +8,13 @@
 #include "comm/device_collectives.hpp"
 #include "comm/environment.hpp"
 #include "comm/halo_transport.hpp"
-#include "core/cuda_check.hpp"
+#include "core/cuda_device.hpp"
 #include "core/has_nccl.hpp"
 
 namespace longlora {
 namespace {
 
 bool is_nccl = false;
-
-// Host and bus of this rank's GPU: by these NCCL tells GPUs apart, too.
-std::string place_of_gpu() {
-    int device = 0;
-    cuda_check(cudaGetDevice(&device), "name the device");
-    std::array<char, 32> bus{};
-    cuda_check(cudaDeviceGetPCIBusId(bus.data(), static_cast<int>(bus.size()), device),
-               "name the device's bus");
-    return host_name() + " " + bus.data();
-}
 
 bool have_equal(std::vector<std::string> texts) {
     std::sort(texts.begin(), texts.end());
@@ -43,7 +30,7 @@ std::string obstacle(const Communicator<Cpu>& world) {
     if (std::count(versions.begin(), versions.end(), "") > 0) {
         return "the library NCCL is not found on each rank";
     }
-    if (have_equal(world.gather_texts(place_of_gpu()))) {
+    if (have_equal(world.gather_texts(host_name() + " " + cuda_bus()))) {
         return "ranks share a GPU";
     }
     return "";

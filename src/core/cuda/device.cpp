@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <map>
 #include <mutex>
 
@@ -77,6 +78,15 @@ std::string use_cuda_device(int index) {
     cudaDeviceProp properties{};
     cuda_check(cudaGetDeviceProperties(&properties, index), "describe a device");
     return properties.name;
+}
+
+std::string cuda_bus() {
+    int device = 0;
+    cuda_check(cudaGetDevice(&device), "name the device");
+    std::array<char, 32> bus{};
+    cuda_check(cudaDeviceGetPCIBusId(bus.data(), static_cast<int>(bus.size()), device),
+               "name the device's bus");
+    return bus.data();
 }
 
 std::size_t free_cuda_memory() {

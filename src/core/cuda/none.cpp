@@ -8,6 +8,7 @@ namespace longlora {
 int cuda_device_count() { return 0; }
 std::string why_no_cuda_device() { return "a build without CUDA"; }
 std::string use_cuda_device(int) { return {}; }
+std::string cuda_bus() { return {}; }
 std::size_t free_cuda_memory() { return 0; }
 std::size_t peak_cuda_memory() { return 0; }
 
