@@ -54,10 +54,12 @@ struct Ring {
     machine::Barrier full[stages];
     machine::Barrier empty[stages];
 
-    __device__ void init(int filling_arrivals) {
+    // more_readers: warps that leave a stage, too.
+    __device__ void init(int filling_arrivals, int more_readers = 0) {
         for (int i = 0; i < stages; ++i) {
             machine::init_barrier(&full[i], filling_arrivals);
-            machine::init_barrier(&empty[i], computing_groups * group_threads / warp_threads);
+            machine::init_barrier(&empty[i],
+                                  computing_groups * group_threads / warp_threads + more_readers);
         }
     }
     __device__ void wait_until_full(const Turn<stages>& turn) const {
@@ -66,7 +68,7 @@ struct Ring {
     __device__ void wait_until_empty(const Turn<stages>& turn) const {
         machine::wait(&empty[turn.stage], turn.parity ^ 1);
     }
-    // By all threads of a warpgroup that has read it.
+    // By all threads of a warp that has read it.
     __device__ void leave(const Turn<stages>& turn) {
         __syncwarp();
         if (threadIdx.x % warp_threads == 0) {

@@ -44,7 +44,7 @@ struct KeyPassShared {
     Ring<stages> steps;
 
     __device__ void init() {
-        own.init(1);
+        own.init(1, 2);  // the warps of lse and delta read `pass`
         steps.init(1 + 2 * warp_threads);
         machine::publish_barriers();
     }
@@ -123,6 +123,7 @@ __device__ void fetch_statistic(View<Cuda, const float, 2> from, float nothing,
                 at += step_queries;
             }
         }
+        shared.own.leave(own);
     }
 }
 
