@@ -186,7 +186,8 @@ void AttentionLayer<Device>::attend_backward(LayerRun<Device>& run,
     attention_delta(run.stream, {.d_out = d_context, .out = act.context, .delta = scratch.delta});
     exchange.begin_backward(run.stream, layer_);
     if constexpr (attention_overwrites<Device>) {
-        // Triangles store, so that nothing is cleared, unless messages can leave before them.
+        // Triangles store, so that nothing is cleared, unless messages can leave before them. dQ has
+        // two addends at most, and dK and dV get those of kept blocks behind the triangles either way.
         const bool sends_first = exchange.has_messages_alone();
         if (sends_first) {
             clear(run.stream, scratch.d_qkv.flat());

@@ -133,10 +133,11 @@ void ContextExchange<Device>::begin_forward(const Stream<Device>& stream, Index 
                                                                  in.peer, static_cast<int>(i))
                                             : Request());
     }
-    kept_.keys_values().fetch(stream, layer, layer + 1);
+    kept_.keys_values().fetch(stream, layer);
     if (pass_ == Pass::keep) {
-        keep_only(stream, layer, k, v);
+        keep_only(stream, layer, k, v);  // waits for all copies so far
     }
+    kept_.keys_values().fetch_ahead(stream, layer + 1);
     start_sends(stream, layer, k, v);
     start_messages();
 }
@@ -228,11 +229,14 @@ void ContextExchange<Device>::end_forward() {
 template <class Device>
 void ContextExchange<Device>::begin_backward(const Stream<Device>& stream, Index layer) {
     receives_.clear();
-    kept_.keys_values().fetch(stream, layer, layer - 1);
+    fetch_backward(stream, layer);
     for (const Outgoing& out : chunks_[chunk_].outgoing) {
         const View<Device, float, 1> message(gradients_in_.data() + out.offset,
                                              out.block.elements(shape_.head_dim));
         receives_.push_back(sequence_->receive(stream, message, out.peer, gradient_tag + out.tag));
+    }
+    if (!sends_gradients()) {
+        start_messages();  // nothing else is posted: peers need not wait for this rank's attention
     }
 }
 

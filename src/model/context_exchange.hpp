@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <string_view>
 #include <vector>
@@ -49,16 +50,18 @@ public:
 
     // Before attention is computed again.
     void begin_recompute(const Stream<Device>& stream, Index layer) {
-        kept_.keys_values().fetch(stream, layer, layer - 1);
+        fetch_backward(stream, layer);
     }
 
     // Backward: the received K/V are still here. Adds to dK, dV what others have computed for this
     // shard's tokens: from kept blocks before any gradient_block(), from peers at the end.
     KeyValueBlock<Device> block(Index layer, Index block) const;
     void begin_backward(const Stream<Device>& stream, Index layer);
-    // Whether the left context is of other ranks and nothing is kept: add_kept_gradients() does nothing.
+    // Whether there is left context, all of other ranks: its gradients may leave before all else is done,
+    // add_kept_gradients() too, since no gradient_block() is kept.
     bool has_messages_alone() const {
-        return kept_.blocks().empty() && !chunks_[chunk_].incoming.empty();
+        const auto& incoming = chunks_[chunk_].incoming;
+        return sends_gradients() && std::all_of(incoming.begin(), incoming.end(), is_message);
     }
     void add_kept_gradients(const Stream<Device>& stream, Index layer,
                             const KeyValuePair<Device, float>& to);
@@ -116,6 +119,15 @@ private:
         std::vector<Outgoing> outgoing;
     };
 
+    static bool is_message(const Incoming& in) { return in.kept == none; }
+    bool sends_gradients() const {
+        const auto& incoming = chunks_[chunk_].incoming;
+        return std::any_of(incoming.begin(), incoming.end(), is_message);
+    }
+    void fetch_backward(const Stream<Device>& stream, Index layer) {
+        kept_.keys_values().fetch(stream, layer);
+        kept_.keys_values().fetch_ahead(stream, layer - 1);
+    }
     void poll_sends();
     ChunkPlan plan_chunk(Index chunk, Index rank) const;
     KeyValuePair<Device, Element<Device>> received(Index layer, const Incoming& in) const;

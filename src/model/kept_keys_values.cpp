@@ -90,7 +90,7 @@ void KeptKeysValues<Device>::end_keep(const Stream<Device>& stream, Index layer)
 }
 
 template <class Device>
-void KeptKeysValues<Device>::fetch(const Stream<Device>& stream, Index layer, Index next) {
+void KeptKeysValues<Device>::fetch(const Stream<Device>& stream, Index layer) {
     if constexpr (is_on_host) {
         if (!copies_) {
             return;
@@ -99,7 +99,13 @@ void KeptKeysValues<Device>::fetch(const Stream<Device>& stream, Index layer, In
             start_fetch(stream, layer);
         }
         stream.wait_for(*copies_);
-        if (next >= 0 && next < shape_.layers && in_slot_[next % 2] != next) {
+    }
+}
+
+template <class Device>
+void KeptKeysValues<Device>::fetch_ahead(const Stream<Device>& stream, Index next) {
+    if constexpr (is_on_host) {
+        if (copies_ && next >= 0 && next < shape_.layers && in_slot_[next % 2] != next) {
             start_fetch(stream, next);
         }
     }

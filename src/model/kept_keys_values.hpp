@@ -58,9 +58,11 @@ public:
     KeyValuePair<Device, Element<Device>> to_keep(Index layer, const KeptPlace& place) const;
     void end_keep(const Stream<Device>& stream, Index layer);
 
-    // Work of `stream` from here on finds what this chunk reads of `layer`; `next`, the layer that is
-    // read after it (any number beyond the layers: none), is fetched meanwhile.
-    void fetch(const Stream<Device>& stream, Index layer, Index next);
+    // Work of `stream` from here on finds what this chunk reads of `layer`, which takes no time if it was
+    // told ahead: the layer that is read next (any number beyond the layers: none), once all that
+    // is waited for before has been asked for.
+    void fetch(const Stream<Device>& stream, Index layer);
+    void fetch_ahead(const Stream<Device>& stream, Index next);
     KeyValuePair<Device, Element<Device>> fetched(Index layer, const KeptPlace& place) const;
 
     // Where a place waits; to be sent to another rank.
