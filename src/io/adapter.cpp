@@ -186,8 +186,8 @@ void AdapterFiles::check(const LlamaConfig& model) const {
 
 // PEFT unties a head that it saves alone or without the embeddings' values; this program never does.
 void AdapterFiles::check_tied_head() const {
-    const std::string embedding = adapter_name("model.embed_tokens.weight");
-    const std::string head = adapter_name("lm_head.weight");
+    const std::string embedding = adapter_name(embedding_name);
+    const std::string head = adapter_name(head_name);
     if (!has(embedding) && !has(head)) {
         return;
     }

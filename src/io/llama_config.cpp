@@ -159,7 +159,7 @@ std::vector<TensorShape> llama_tensors(const LlamaConfig& config) {
     const Index q = config.heads * config.head_dim;
     const Index kv = config.kv_heads * config.head_dim;
     const Index width = config.width;
-    std::vector<TensorShape> tensors = {{"model.embed_tokens.weight", config.vocabulary, width}};
+    std::vector<TensorShape> tensors = {{embedding_name, config.vocabulary, width}};
     for (Index i = 0; i < config.layers; ++i) {
         const std::string layer = "model.layers." + std::to_string(i) + ".";
         tensors.push_back({layer + "input_layernorm.weight", width, 0});
@@ -174,7 +174,7 @@ std::vector<TensorShape> llama_tensors(const LlamaConfig& config) {
     }
     tensors.push_back({"model.norm.weight", width, 0});
     if (!config.is_tied) {
-        tensors.push_back({"lm_head.weight", config.vocabulary, width});
+        tensors.push_back({head_name, config.vocabulary, width});
     }
     return tensors;
 }

@@ -37,6 +37,10 @@ struct LlamaConfig {
     bool operator==(const LlamaConfig&) const = default;
 };
 
+// The two tensors of V rows; a tied head is the first of them.
+inline constexpr const char* embedding_name = "model.embed_tokens.weight";
+inline constexpr const char* head_name = "lm_head.weight";
+
 // config.json as transformers 4 and 5 write it, with transformers' defaults. Whatever this program
 // does not compute (another architecture, biases, other rope types, quantisation) is refused by an
 // Error that names file, key and value.
@@ -47,7 +51,7 @@ LlamaConfig parse_llama_config(std::string_view json, const std::string& name);
 void check_llama_config(const LlamaConfig& config, const std::string& name);
 
 // Every tensor of the model under its name in model.safetensors, in a fixed order: embeddings, layers
-// from the first, final norm, head. A tied head is left out: it is model.embed_tokens.weight.
+// from the first, final norm, head. A tied head is left out.
 std::vector<TensorShape> llama_tensors(const LlamaConfig& config);
 
 }  // namespace longlora

@@ -13,9 +13,6 @@
 namespace longlora {
 namespace {
 
-const std::string embedding = "model.embed_tokens.weight";
-const std::string head = "lm_head.weight";
-
 // Shard by shard: file name -> tensors that the index expects there.
 std::map<std::string, std::vector<std::string>> read_index(const std::filesystem::path& path) {
     const MappedFile file(path);
@@ -119,7 +116,7 @@ std::string ModelFiles::stored_name(const std::string& tensor) const {
     if (!config_.is_tied || file_of_.contains(tensor)) {
         return tensor;
     }
-    return tensor == embedding ? head : tensor == head ? embedding : tensor;
+    return tensor == embedding_name ? head_name : tensor == head_name ? embedding_name : tensor;
 }
 
 bool ModelFiles::has(const std::string& tensor) const {
@@ -149,7 +146,7 @@ std::vector<std::string> ModelFiles::check() const {
             "tensor names without \"model.\" in front are not supported (save it as "
             "LlamaForCausalLM)");
     }
-    std::set<std::string> expected = {embedding, head};
+    std::set<std::string> expected = {embedding_name, head_name};
     for (TensorShape tensor : llama_tensors(config_)) {
         expected.insert(tensor.name);
         if (has(tensor.name)) {
@@ -158,7 +155,7 @@ std::vector<std::string> ModelFiles::check() const {
             if (!fault.empty()) {
                 faults.push_back(fault);
             }
-        } else if (tensor.name == head) {
+        } else if (tensor.name == head_name) {
             faults.push_back(
                 "lm_head.weight is missing although config.json does not tie it to the embeddings "
                 "(if they are one matrix, set \"tie_word_embeddings\": true there)");
@@ -173,8 +170,8 @@ std::vector<std::string> ModelFiles::check() const {
             faults.push_back(tensor + " is unexpected");
         }
     }
-    if (faults.empty() && config_.is_tied && file_of_.contains(head) &&
-        file_of_.contains(embedding)) {
+    if (faults.empty() && config_.is_tied && file_of_.contains(head_name) &&
+        file_of_.contains(embedding_name)) {
         check_stored_twice();
     }
     require(faults.empty(),
@@ -185,8 +182,8 @@ std::vector<std::string> ModelFiles::check() const {
 
 // transformers 4 would take the embeddings for both, transformers 5 would not tie them.
 void ModelFiles::check_stored_twice() const {
-    const StoredTensor& first = file_with(embedding).at(embedding);
-    const StoredTensor& second = file_with(head).at(head);
+    const StoredTensor& first = file_with(embedding_name).at(embedding_name);
+    const StoredTensor& second = file_with(head_name).at(head_name);
     require(first.dtype == second.dtype && std::ranges::equal(first.bytes, second.bytes),
             name_ +
                 ": config.json ties lm_head.weight to model.embed_tokens.weight, but the file "

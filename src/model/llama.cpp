@@ -19,9 +19,9 @@ Llama<Device>::Llama(const LlamaConfig& config, const Tune& tune, Parameters<Dev
                      const WeightStore<Device>& store)
     : config_(config),
       store_(store),
-      d_embedding_(optional_gradient(parameters, "model.embed_tokens.weight")),
+      d_embedding_(optional_gradient(parameters, embedding_name)),
       d_norm_(optional_gradient(parameters, "model.norm.weight")),
-      d_head_(config.is_tied ? d_embedding_ : optional_gradient(parameters, "lm_head.weight")) {
+      d_head_(config.is_tied ? d_embedding_ : optional_gradient(parameters, head_name)) {
     for (Index l = 0; l < config.layers; ++l) {
         attention_.emplace_back(config, tune, parameters, l);
         mlp_.emplace_back(config, tune, parameters, l);

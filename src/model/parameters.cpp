@@ -18,15 +18,15 @@ bool is_trained_base(const TensorShape& shape, const Tune& tune) {
         case TuneMode::lora:
             return false;
         case TuneMode::lora_plus:
-            return shape.columns == 0 || shape.name == "model.embed_tokens.weight";
+            return shape.columns == 0 || shape.name == embedding_name;
     }
     return false;
 }
 
-Index largest_size(const std::vector<Parameter>& table) {
+Index largest_addend(const std::vector<Parameter>& table) {
     Index largest = 0;
     for (const Parameter& parameter : table) {
-        largest = std::max(largest, parameter.shape.size());
+        largest = std::max(largest, parameter.is_looked_up ? 0 : parameter.shape.size());
     }
     return largest;
 }
@@ -48,7 +48,8 @@ std::vector<Parameter> trainable_parameters(const LlamaConfig& config, const Tun
     std::vector<Parameter> table;
     Index offset = 0;
     for (const TensorShape& shape : shapes) {
-        table.push_back({shape, offset, shape.columns > 0});
+        const bool is_looked_up = shape.name == embedding_name && !config.is_tied;
+        table.push_back({shape, offset, shape.columns > 0, is_looked_up});
         offset += round_up(shape.size(), cache_line);
     }
     return table;
@@ -75,7 +76,7 @@ Parameters<Device>::Parameters(std::vector<Parameter> table)
     : table_(std::move(table)),
       weights_(flat_size(table_)),
       sums_(flat_size(table_)),
-      addend_(largest_size(table_)),
+      addend_(largest_addend(table_)),
       refused_(1),
       step_tokens_(std::make_unique<double>(1)) {
     for (std::size_t i = 0; i < table_.size(); ++i) {
@@ -86,7 +87,7 @@ Parameters<Device>::Parameters(std::vector<Parameter> table)
 template <class Device>
 std::size_t Parameters<Device>::bytes(const std::vector<Parameter>& table) {
     return static_cast<std::size_t>(flat_size(table)) * (sizeof(float) + sizeof(std::int64_t)) +
-           static_cast<std::size_t>(largest_size(table)) * sizeof(float);
+           static_cast<std::size_t>(largest_addend(table)) * sizeof(float);
 }
 
 template <class Device>
@@ -97,10 +98,12 @@ View<Device, float, 2> Parameters<Device>::weight(const std::string& name) {
 template <class Device>
 GradientSum<Device> Parameters<Device>::gradient(const std::string& name) {
     const auto sum = matrix(sums_.view(), name);
-    return {{addend_.view().data(), sum.rows(), sum.columns()},
-            sum,
-            refused_.view(),
-            step_tokens_.get()};
+    const bool has_addend = !table_[place_.at(name)].is_looked_up;
+    return {
+        {has_addend ? addend_.view().data() : nullptr, has_addend ? sum.rows() : 0, sum.columns()},
+        sum,
+        refused_.view(),
+        step_tokens_.get()};
 }
 
 template <class Device>

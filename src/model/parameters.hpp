@@ -18,6 +18,8 @@ struct Parameter {
     TensorShape shape;  // name as in model.safetensors or adapter_model.safetensors
     Index offset;       // elements, a multiple of 16: every tensor starts on a cache line
     bool decays;        // weight decay applies to matrices only
+    // Tokens look up rows of it, and nothing else reads it: their gradients are summed without an addend.
+    bool is_looked_up = false;
 };
 
 // The trainables of a model in a fixed order (mathematics.md, section 3).
@@ -28,7 +30,8 @@ Index flat_size(const std::vector<Parameter>& table);
 Index parameter_count(const std::vector<Parameter>& table);
 
 // Where the gradient of one trainable is summed. A piece of tokens writes its part to `addend`,
-// memory that all trainables share, and commits it: the sum is one of integers, in any order.
+// memory that all trainables share, and commits it: the sum is one of integers, in any order. A table that
+// is only looked up has none, and kernels add to `sum`.
 template <class Device>
 struct GradientSum {
     View<Device, float, 2> addend;
@@ -80,7 +83,7 @@ private:
     std::map<std::string, std::size_t> place_;
     Buffer<Device, float> weights_;
     Buffer<Device, std::int64_t> sums_;
-    Buffer<Device, float> addend_;  // as long as the largest tensor
+    Buffer<Device, float> addend_;  // as long as the largest tensor that has addends
     Buffer<Device, std::int64_t> refused_;
     std::unique_ptr<double> step_tokens_;  // stays where it is when this moves
 };

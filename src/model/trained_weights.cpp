@@ -8,13 +8,10 @@
 namespace longlora {
 namespace {
 
-const std::string embedding = "model.embed_tokens.weight";
-const std::string head = "lm_head.weight";
-
 bool is_norm(const TensorShape& tensor) { return tensor.columns == 0; }
 
 bool is_linear(const TensorShape& tensor) {
-    return !is_norm(tensor) && tensor.name != embedding && tensor.name != head;
+    return !is_norm(tensor) && tensor.name != embedding_name && tensor.name != head_name;
 }
 
 std::vector<float> values_of(const TensorShape& tensor) {
@@ -53,8 +50,8 @@ std::vector<AdapterTensor> TrainedWeights::adapter_tensors() const {
     for (const TensorShape& tensor : shapes) {
         if (!is_linear(tensor) && (is_norm(tensor) ? saves_norms : is_changed(tensor))) {
             tensors.push_back({adapter_name(tensor.name), tensor});
-            if (tensor.name == embedding && base_.config().is_tied) {
-                tensors.push_back({adapter_name(head), tensor});
+            if (tensor.name == embedding_name && base_.config().is_tied) {
+                tensors.push_back({adapter_name(head_name), tensor});
             }
         }
     }

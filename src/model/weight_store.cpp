@@ -13,9 +13,6 @@
 namespace longlora {
 namespace {
 
-constexpr auto embedding_name = "model.embed_tokens.weight";
-constexpr auto head_name = "lm_head.weight";
-
 bool stays_float(const TensorShape& shape) {
     return shape.columns == 0 || shape.name == embedding_name;
 }

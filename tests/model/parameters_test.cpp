@@ -175,3 +175,19 @@ BOOST_AUTO_TEST_CASE(addends_are_refused_before_their_sum_could_overflow) {
         BOOST_TEST(parameters.refused()[0] == 4);
     }
 }
+
+// The largest tensor by far: memory for its addend would be two GiB of an 8B model.
+BOOST_AUTO_TEST_CASE(an_embedding_that_is_only_looked_up_has_no_addend) {
+    LlamaConfig config = tiny_config();
+    config.vocabulary = 10000;
+    for (const bool is_tied : {false, true}) {
+        config.is_tied = is_tied;
+        const auto table = trainable_parameters(config, with(TuneMode::lora_plus));
+        const auto sums = static_cast<std::size_t>(flat_size(table)) * 12;  // float and integer
+        const auto embedding = static_cast<std::size_t>(config.vocabulary * config.width) * 4;
+        const std::size_t addend = Parameters<Cpu>::bytes(table) - sums;
+        BOOST_TEST((is_tied ? addend == embedding : addend < embedding / 10));
+        Parameters<Cpu> parameters(table);
+        BOOST_TEST((parameters.gradient("model.embed_tokens.weight").addend.rows() > 0) == is_tied);
+    }
+}
