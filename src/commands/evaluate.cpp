@@ -17,8 +17,9 @@
 namespace longlora {
 namespace {
 
-std::string model_kind(const Options& options, const ModelSetup& setup) {
-    if (uses_run(options) || setup.base.adapter() != nullptr) {
+std::string model_kind(const OpenedRun& run) {
+    const ModelSetup& setup = run.setup;
+    if (run.saved || setup.base.adapter() != nullptr) {
         return "trained";
     }
     return setup.config.rope == setup.base.config().rope ? "base" : "interpolated";
@@ -72,7 +73,7 @@ std::vector<EvaluationRow> evaluate_on(const Task& task, int threads) {
     }
     std::vector<EvaluationRow> rows;
     for (const Perplexity& result : results) {
-        rows.push_back({step, model_kind(options, setup), protocol_name(options), result.context,
+        rows.push_back({step, model_kind(task.run), protocol_name(options), result.context,
                         result.scored, result.value});
     }
     return rows;
@@ -102,7 +103,7 @@ int evaluate_command(Options options) {
     agree([&] {
         if (world.rank() == 0) {
             print(rows);
-            if (std::filesystem::exists(folder.log())) {
+            if ((run.saved || options.names_run()) && std::filesystem::exists(folder.log())) {
                 append(rows, folder);
             }
         }

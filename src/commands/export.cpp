@@ -32,9 +32,10 @@ std::string base_config_text(const std::string& path) {
 
 // The context that the model is good for: that of the run, or the base's times the interpolation; not
 // below the base's own.
-Index new_context(const Options& options, const ModelSetup& setup) {
+Index new_context(const Options& options, const OpenedRun& run) {
+    const ModelSetup& setup = run.setup;
     const LlamaConfig& base = setup.base.config();
-    if (uses_run(options) || options.is_given("sequence.length")) {
+    if (run.saved || options.is_given("sequence.length")) {
         return std::max(base.max_positions, options.sequence.length);
     }
     const double stretch = std::max(1.0, setup.config.rope.factor / base.rope.factor);
@@ -49,6 +50,13 @@ std::map<std::string, std::string> facts(const Options& options, const ModelSetu
             {"adapter", options.tune.adapter},
             {"rope_scaling", setup.config.rope.type},
             {"rope_factor", format_number(setup.config.rope.factor, 17)}};
+}
+
+// A model as it is must not be taken for that of a run.
+void check_place(const Options& options, const OpenedRun& run) {
+    require(run.saved || options.names_run() || !options.exported.directory.empty(),
+            "no place for the export: give export.directory, a folder to write adapter/ and model/ "
+            "to");
 }
 
 // What is read must not be replaced.
@@ -123,13 +131,13 @@ int export_command(Options options, bool is_dry_run) {
     // Ranks wait for nothing but each other's files, and a large one may take its time.
     set_communication_timeout(std::numeric_limits<double>::infinity());
     const RunFolder folder{options.run_directory()};
-    agree([&] { validate_export(options); });
     const OpenedRun run = open_run(options, folder, "export");
+    agree([&] { check_place(options, run); });
     const ModelSetup& setup = run.setup;
     const auto checkpoint = open_checkpoint(setup, folder, run.saved.has_value());
     const TrainedWeights weights(setup.base, setup.tune, checkpoint ? &*checkpoint : nullptr);
     LlamaConfig config = setup.config;
-    config.max_positions = new_context(options, setup);
+    config.max_positions = new_context(options, run);
     const ExportFiles files = agree([&] {
         ExportFiles planned(
             {weights, config,

@@ -1,5 +1,7 @@
 #include "commands/session.hpp"
 
+#include <filesystem>
+
 #include "comm/agree.hpp"
 #include "comm/environment.hpp"
 #include "commands/embedded.hpp"
@@ -92,13 +94,26 @@ SavedRun adopt_run(Options& options, const RunFolder& folder, const std::string&
                     " has no intact checkpoint; set run.directory to a run, or model.path to " +
                     verb + " a model as it is");
         adopt(text_attributes(saved->attributes), options);
+        const std::string& base = options.model.path;
+        require(
+            options.is_given("model.path") || base.empty() || base == "builtin" ||
+                std::filesystem::exists(base),
+            base + " is where the run in " + folder.path +
+                " has its base: put it there again, or write where it is now as model.path into "
+                "a file for --config");
         return *std::move(saved);
     });
 }
 
-}  // namespace
+bool is_model_as_it_is(const Options& options, const RunFolder& folder) {
+    if (!options.is_configured("model.path")) {
+        return options.is_given("model.path");
+    }
+    // The demonstration's base, which a start without options is given, is nobody's wish.
+    return options.model.path != "builtin" && !holds_run(folder);
+}
 
-bool uses_run(const Options& options) { return !options.is_given("model.path"); }
+}  // namespace
 
 void check_base(const SavedRun& saved, std::uint64_t fingerprint, const BaseWeights& base,
                 const RunFolder& folder) {
@@ -132,7 +147,7 @@ ModelSetup set_up_model(Options& options) {
 
 OpenedRun open_run(Options& options, const RunFolder& folder, const std::string& verb) {
     std::optional<SavedRun> saved;
-    if (uses_run(options)) {
+    if (!agree([&] { return is_model_as_it_is(options, folder); })) {
         saved = adopt_run(options, folder, verb);
     }
     agree([&] { validate(options, world_size()); });

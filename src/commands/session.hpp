@@ -27,15 +27,12 @@ struct ModelSetup {
 // Collective: the same error on all ranks.
 ModelSetup set_up_model(Options& options);
 
-// With model.path a command works on a model as it is, else on the newest checkpoint of run.directory,
-// whose options name the base and the physics.
-bool uses_run(const Options& options);
-
-// What such a command begins with: the run whose values the options have taken that were not given,
-// nothing where there is a model.path; and the base, checked to be the run's.
+// What a command begins with that works on the newest checkpoint of run.directory, whose options name the
+// base and the physics, or on a model as it is: where the command line names a model.path. In a file, which
+// a run may have been started with, model.path is where the base of the run lies, if there is a run.
 struct OpenedRun {
-    std::optional<SavedRun> saved;
-    ModelSetup setup;
+    std::optional<SavedRun> saved;  // the options that were not given have taken its values
+    ModelSetup setup;               // its base is checked to be the run's
 };
 // Collective; `verb` says what was to be done.
 OpenedRun open_run(Options& options, const RunFolder& folder, const std::string& verb);

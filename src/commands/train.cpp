@@ -1,4 +1,5 @@
 #include <cmath>
+#include <filesystem>
 #include <optional>
 
 #include "comm/agree.hpp"
@@ -94,6 +95,11 @@ Attributes run_attributes(const Options& options, const RunFacts& facts,
     Attributes attributes;
     for (const auto& [key, value] : to_map(options)) {
         attributes[key] = value;
+    }
+    // Whoever works on the run later may do so from another folder.
+    if (!options.model.path.empty() && options.model.path != "builtin") {
+        attributes["model.path"] =
+            std::filesystem::absolute(options.model.path).lexically_normal().string();
     }
     attributes["format_version"] = std::int64_t{1};
     attributes["version"] = std::string(LONGLORA_VERSION);

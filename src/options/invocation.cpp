@@ -140,8 +140,10 @@ Invocation parse(int argc, const char* const* argv, std::string_view default_ini
         invocation.uses_default_config |= config == "default";
         read_config_file(invocation.options, config, default_ini);
     }
+    invocation.options.configured = invocation.options.given;
     for (const auto& [key, value] : words.settings) {
         set_option(invocation.options, key, value);
+        invocation.options.configured.erase(key);
     }
     return invocation;
 }

@@ -301,9 +301,12 @@ struct Options {
         }
     } exported;  // `export` is a word of the language
 
-    std::set<std::string> given;  // keys set by the command line or a file
+    std::set<std::string> given;       // keys set by the command line or a file
+    std::set<std::string> configured;  // of those, what only a file has set
 
     bool is_given(const std::string& key) const { return given.count(key) > 0; }
+    bool names_run() const { return is_given("run.directory") || is_given("run.name"); }
+    bool is_configured(const std::string& key) const { return configured.count(key) > 0; }
 
     // Values that follow from others, with `auto` resolved where no memory or mesh is asked.
     std::string run_directory() const;               // run.directory, or runs/<run.name>

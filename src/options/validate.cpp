@@ -198,12 +198,4 @@ void validate_prepare(const Options& options) {
         "tokenizer.model in it");
 }
 
-void validate_export(const Options& options) {
-    const bool has_place = !options.exported.directory.empty() ||
-                           options.is_given("run.directory") || options.is_given("run.name");
-    require(has_place || !options.is_given("model.path"),
-            "no place for the export: give export.directory, a folder to write adapter/ and model/ "
-            "to");
-}
-
 }  // namespace longlora

@@ -13,6 +13,5 @@ namespace longlora {
 std::vector<std::string> validate(const Options& options, int ranks);
 // The same for `prepare`, which trains nothing.
 void validate_prepare(const Options& options);
-void validate_export(const Options& options);
 
 }  // namespace longlora
