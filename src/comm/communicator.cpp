@@ -161,7 +161,11 @@ int as_count(Index size) {
 
 }  // namespace
 
-void set_communication_timeout(double seconds) { timeout_seconds = seconds; }
+void set_communication_timeout(double seconds) {
+    if (seconds > 0) {
+        timeout_seconds = seconds;
+    }
+}
 
 double communication_timeout() { return timeout_seconds; }
 

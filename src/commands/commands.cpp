@@ -6,6 +6,11 @@
 namespace longlora {
 
 int run_command(const Invocation& invocation) {
+    if (invocation.is_dry_run && invocation.command != "train" && invocation.command != "export") {
+        throw Error::of_all_ranks(
+            invocation.command + " has no --dry-run; give it to train or export",
+            ExitCode::bad_input);
+    }
     if (invocation.command == "train") {
         return train_command(invocation.options, invocation.is_dry_run);
     }

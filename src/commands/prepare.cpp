@@ -21,7 +21,14 @@ Tokenizer open_tokenizer(const Options& options) {
     if (!options.prepare.tokenizer.empty()) {
         return Tokenizer::sentencepiece(options.prepare.tokenizer);
     }
-    return Tokenizer::sentencepiece(options.model.path + "/tokenizer.model");
+    const std::filesystem::path model = options.model.path;
+    const auto path = model / "tokenizer.model";
+    require(std::filesystem::exists(path) || !std::filesystem::exists(model / "tokenizer.json"),
+            model.string() +
+                " has a tokenizer.json alone, which is not read yet; give prepare.tokenizer a "
+                "tokenizer.model, or prepare tokens elsewhere: data.train takes flat .bin and .npy "
+                "files");
+    return Tokenizer::sentencepiece(path.string());
 }
 
 // BOS prompt text EOS, as far as the tokenizer has them.

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <optional>
@@ -80,6 +81,13 @@ PlanRequest plan_request(const Options& options, const ModelSetup& setup,
             std::get<std::int64_t>(saved->attributes.at("planned_activations")));
     }
     return request;
+}
+
+// A base that was forgotten, as by a job that is not told its MODEL; whoever wants random weights gives sizes.
+bool lacks_base(const Options& options) {
+    const auto is_model_option = [](const std::string& key) { return key.starts_with("model."); };
+    return options.model.path.empty() && options.tune.mode != choice::Mode::full &&
+           std::none_of(options.given.begin(), options.given.end(), is_model_option);
 }
 
 // What a run was started with, besides its options.
@@ -183,6 +191,10 @@ int train_command(Options options, bool is_dry_run) {
     if (is_root) {
         for (const auto& warning : warnings) {
             warn(warning);
+        }
+        if (lacks_base(options)) {
+            warn("no model.path: tune.mode " + to_text(options.tune.mode) +
+                 " trains little of a model of random weights; set model.path to the base");
         }
     }
     const ModelSetup setup = set_up_model(options);

@@ -306,7 +306,35 @@ class Checkpoints(RefusalTest):
         self.refuse("model.width is '32' in the run, not '64'", train__steps=2, model__width=64)
 
 
+    def test_a_base_that_was_forgotten(self):
+        """A small random model would train happily."""
+        options = {"data.train": self.tokens, "sequence.length": LENGTH}
+        for changes, is_warned in (({}, True), ({"tune.mode": "full"}, False), ({"model.layers": 2}, False)):
+            result = program.run(["train", "--dry-run"], {**options, **changes}, 0, cwd=self.folder)
+            self.assert_code(result, 0)
+            self.assertEqual(any("no model.path: tune.mode lora_plus" in line for line in result.warnings), is_warned, str(result))
+
+    def test_no_time_to_wait(self):
+        """A value that is refused must not count until then."""
+        for seconds in (0, -1):
+            self.refuse(f"comm.timeout must be above 0, not {seconds}", comm__timeout=seconds)
+
+
 class OtherCommands(RefusalTest):
+    def test_dry_run(self):
+        """Who looks before launching must not have launched."""
+        text = self.folder / "text.txt"
+        text.write_text("Call me Ishmael.")
+        prepare = {"prepare.input": text, "prepare.output": self.folder / "tokens.h5", "prepare.tokenizer": "bytes"}
+        for command, options in (("prepare", prepare), ("evaluate", {"run.directory": "none"}), ("report", {})):
+            self.assert_refused(f"{command} has no --dry-run; give it to train or export", options, [command, "--dry-run"])
+
+    def test_tokenizer_json(self):
+        (self.folder / "base").mkdir()
+        (self.folder / "base/tokenizer.json").write_text("{}")
+        self.assert_refused("has a tokenizer.json alone, which is not read yet; give prepare.tokenizer a tokenizer.model",
+                            {"prepare.input": self.tokens, "prepare.output": "out.h5", "model.path": "base"}, ["prepare"])
+
     def test_evaluate(self):
         self.assert_refused("no intact checkpoint; set run.directory to a run, or model.path", {"run.directory": "none"},
                             ["evaluate"])
