@@ -69,8 +69,9 @@ struct AttentionBackward {
     bool overwrites = false;  // where attention_overwrites<Device>
 };
 
-// Each sum is formed in registers and meets memory once: two calls give the same bits in any order, and
-// the first may store. On the CPU sums grow in memory.
+// Each sum is formed in registers and meets memory once: two calls give the same bits in any order (but for
+// subnormal numbers, which a GPU's additions in memory flush), and the first may store. On the CPU sums
+// grow in memory.
 template <class Device>
 constexpr bool attention_overwrites = !std::is_same_v<Device, Cpu>;
 

@@ -21,6 +21,28 @@
 namespace longlora {
 namespace {
 
+namespace fs = std::filesystem;
+
+// The data of the run may have been given by another name, or have moved since.
+void follow_data(std::map<std::string, std::string>& run, const Options& options) {
+    const auto saved = run.find("data.train");
+    if (saved == run.end() || !options.is_given("data.train")) {
+        return;
+    }
+    const std::string before = saved->second;
+    const std::string& now = options.data.train;
+    std::error_code is_absent;
+    const bool is_gone = fs::path(before).is_absolute() && !fs::exists(before) && fs::exists(now);
+    if (!is_gone && !fs::equivalent(before, now, is_absent)) {
+        return;
+    }
+    if (is_gone && world_rank() == 0) {
+        warn("data.train was " + before + ", which is no longer there: " + now +
+             " is taken for the same");
+    }
+    saved->second = now;
+}
+
 // What the checkpoint in the run's folder says about how to go on.
 std::optional<SavedRun> settle_resume(Options& options, const RunFolder& folder) {
     return agree([&]() -> std::optional<SavedRun> {
@@ -45,7 +67,8 @@ std::optional<SavedRun> settle_resume(Options& options, const RunFolder& folder)
                     " has checkpoints, but none is intact; move them away to start anew, or choose "
                     "another run.directory");
         if (saved) {
-            const auto texts = text_attributes(saved->attributes);
+            auto texts = text_attributes(saved->attributes);
+            follow_data(texts, options);
             const auto differences = physics_differences(texts, options);
             require(differences.empty(),
                     "the run in " + folder.path +
@@ -90,6 +113,22 @@ bool lacks_base(const Options& options) {
            std::none_of(options.given.begin(), options.given.end(), is_model_option);
 }
 
+// Training has taken a GPU's memory by the time of the first evaluation. On a CPU memory counts once it is
+// used, and an evaluation gives its back.
+void plan_evaluation(PlanRequest& request, const Options& options) {
+    if (options.data.validation.empty() || request.device == DeviceKind::cpu) {
+        return;
+    }
+    const WindowBytes bytes = agree([&] {
+        return on_device(request.device, [&](auto kind) {
+            const PerplexityEvaluator<decltype(kind)> evaluator(request.config, request.tune);
+            return evaluator.most_bytes(perplexity_task(options));
+        });
+    });
+    request.evaluation = static_cast<double>(bytes.arena);
+    request.evaluation_on_host = static_cast<double>(bytes.host);
+}
+
 // What a run was started with, besides its options.
 struct RunFacts {
     const RunPlan& plan;
@@ -105,9 +144,11 @@ Attributes run_attributes(const Options& options, const RunFacts& facts,
         attributes[key] = value;
     }
     // Whoever works on the run later may do so from another folder.
-    if (!options.model.path.empty() && options.model.path != "builtin") {
-        attributes["model.path"] =
-            std::filesystem::absolute(options.model.path).lexically_normal().string();
+    for (const std::string key : {"model.path", "data.train", "data.validation"}) {
+        auto& path = std::get<std::string>(attributes.at(key));
+        if (fs::exists(path)) {
+            path = fs::absolute(path).lexically_normal().string();
+        }
     }
     attributes["format_version"] = std::int64_t{1};
     attributes["version"] = std::string(LONGLORA_VERSION);
@@ -201,9 +242,15 @@ int train_command(Options options, bool is_dry_run) {
     const DeviceChoice device = choose_device(options, world);
     PlanRequest request = plan_request(options, setup, saved);
     request.device = device.kind;
+    plan_evaluation(request, options);
     const RunPlan plan = plan_run(request, world);
     if (is_dry_run) {
-        agree([&] { check_data(options, setup.config.vocabulary); });
+        agree([&] {
+            check_data(options, setup.config.vocabulary);
+            if (is_root) {
+                check_place(folder);
+            }
+        });
         print_dry_run({options, setup, plan, folder.path}, world);
         return static_cast<int>(ExitCode::done);
     }

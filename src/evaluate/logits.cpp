@@ -50,7 +50,7 @@ void dump_logits(const LogitsTask& task, const Llama<Device>& model, const Tune&
     const LlamaConfig& config = model.config();
     const Mesh<Device> mesh(1);
     const Layout layout{task.context, 0, 1, 1, Pattern::full, Boundary::truncate};
-    Arena<Device> arena("logits", WindowMemory<Device>::bytes(config, tune, layout, 0));
+    Arena<Device> arena("logits", WindowMemory<Device>::bytes(config, tune, layout, 0).arena);
     WindowMemory<Device> memory(arena, config, tune, layout, 0);
     PhaseTimer timer;
     memory.exchange.connect(mesh.sequence(), timer);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
 
 #include "comm/agree.hpp"
 #include "comm/environment.hpp"
@@ -110,6 +111,21 @@ Index PerplexityEvaluator<Device>::ranks_per_window(Index context, Index windows
 }
 
 template <class Device>
+WindowBytes PerplexityEvaluator<Device>::most_bytes(const PerplexityTask& task) const {
+    constexpr Index many = std::numeric_limits<Index>::max();
+    WindowBytes most;
+    for (const Index context : task.contexts) {
+        const Index ranks = ranks_per_window(context, many);
+        const Layout layout = window_layout(context, ranks, task.visibility, most_tokens_);
+        check_layout(layout);
+        const auto bytes =
+            WindowMemory<Device>::bytes(config_, tune_, layout, world_rank() % ranks);
+        most = {std::max(most.arena, bytes.arena), std::max(most.host, bytes.host)};
+    }
+    return most;
+}
+
+template <class Device>
 std::vector<Perplexity> PerplexityEvaluator<Device>::run(const Llama<Device>& model,
                                                          const TokenStream& data,
                                                          const PerplexityTask& task,
@@ -143,8 +159,9 @@ std::optional<Perplexity> PerplexityEvaluator<Device>::run_context(const Llama<D
         check_layout(wanted);
         return wanted;
     });
-    Arena<Device> arena("evaluation",
-                        WindowMemory<Device>::bytes(config_, tune_, layout, mesh.sequence_index()));
+    Arena<Device> arena(
+        "evaluation",
+        WindowMemory<Device>::bytes(config_, tune_, layout, mesh.sequence_index()).arena);
     WindowMemory<Device> memory(arena, config_, tune_, layout, mesh.sequence_index());
     memory.exchange.connect(mesh.sequence(), timer_);
     Sums sums;

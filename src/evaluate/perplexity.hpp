@@ -69,6 +69,9 @@ public:
     // most_tokens: whose hidden states a rank holds at once.
     PerplexityEvaluator(const LlamaConfig& config, const Tune& tune, Index most_tokens = 8192);
 
+    // What run() takes besides the model, at most: with many windows each has the fewest ranks.
+    WindowBytes most_bytes(const PerplexityTask& task) const;
+
     // One result for each context; fewer when `should_stop` said so.
     std::vector<Perplexity> run(const Llama<Device>& model, const TokenStream& data,
                                 const PerplexityTask& task, const Stream<Device>& stream);

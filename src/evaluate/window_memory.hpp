@@ -5,6 +5,11 @@
 
 namespace longlora {
 
+struct WindowBytes {
+    std::size_t arena = 0;
+    std::size_t host = 0;  // pinned, beside a GPU's
+};
+
 // Memory and plan for windows of one length.
 template <class Device>
 struct WindowMemory {
@@ -19,11 +24,11 @@ struct WindowMemory {
           tokens(arena.template vector<std::int32_t>(layout.shard_length())),
           labels(arena.template vector<std::int32_t>(layout.shard_length())) {}
 
-    static std::size_t bytes(const LlamaConfig& config, const Tune& tune, const Layout& layout,
+    static WindowBytes bytes(const LlamaConfig& config, const Tune& tune, const Layout& layout,
                              Index rank) {
         auto measuring = Arena<Device>::measuring("evaluation");
         const WindowMemory sized(measuring, config, tune, layout, rank);
-        return measuring.used();
+        return {measuring.used(), sized.exchange.host_bytes()};
     }
 
     LayerShape shape;

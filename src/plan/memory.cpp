@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <fstream>
 #include <string>
 #include <type_traits>
@@ -80,7 +81,7 @@ MemoryPlan plan_memory(const Workload& work, Index sequence_rank, int world) {
     plan.parts.emplace_back("trainables and gradients",
                             static_cast<double>(Parameters<Device>::bytes(trainables)));
     // Two moments and the rank's share of the summed gradient.
-    plan.parts.emplace_back("moments, sharded", 3 * sizeof(float) * flat / world);
+    plan.parts.emplace_back("moments, sharded", std::ceil(3 * sizeof(float) * flat / world));
 
     const auto measured = [&](const char* name, const auto& allocate) {
         auto arena = Arena<Device>::measuring(name);

@@ -27,6 +27,9 @@ struct PlanRequest {
     // Bytes of the host's memory that a rank may take for gate and up of layers that would recompute
     // their MLP; on the CPU they would lie in the same memory, so nothing is offloaded.
     double offload = 0;
+    // What an evaluation takes beside all that training holds, of the device and of the host.
+    double evaluation = 0;
+    double evaluation_on_host = 0;
     DeviceKind device = DeviceKind::cpu;
 };
 

@@ -1,9 +1,13 @@
 #include "train/run_folder.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <filesystem>
 
 #include "core/error.hpp"
+#include "core/system_reason.hpp"
 #include "io/run_log.hpp"
 
 namespace longlora {
@@ -29,6 +33,20 @@ FolderLock lock_run(const RunFolder& folder) {
         return {};
     }
     return {folder.path, "a run", "run.directory"};
+}
+
+void check_place(const RunFolder& folder) {
+    namespace fs = std::filesystem;
+    std::error_code ignored;
+    fs::path place = fs::absolute(folder.path);
+    while (place.has_relative_path() && !fs::exists(place, ignored)) {
+        place = place.parent_path();
+    }
+    const int error = !fs::is_directory(place, ignored)         ? ENOTDIR
+                      : access(place.c_str(), W_OK | X_OK) != 0 ? errno
+                                                                : 0;
+    require(error == 0, "cannot write the run to " + folder.path + ": " + place.string() + ": " +
+                            system_reason(error));
 }
 
 FolderLock begin_run(const RunFolder& folder) {

@@ -29,6 +29,8 @@ bool holds_run(const RunFolder& folder);
 // By rank 0, before it looks what the folder holds: what another process writes there meanwhile would
 // be taken for damaged or left over. Nothing is held where there is no folder yet.
 FolderLock lock_run(const RunFolder& folder);
+// Error where begin_run(), or the run that is there, could not write: what is seen without writing.
+void check_place(const RunFolder& folder);
 // Makes the folder of a new run, and holds it; an Error when another run has begun there meanwhile.
 FolderLock begin_run(const RunFolder& folder);
 

@@ -81,6 +81,14 @@ class Contradictions(RefusalTest):
         self.refuse("run.resume is require, but .*no intact checkpoint", run__resume="require")
 
 
+    def test_a_place_that_a_dry_run_looks_at(self):
+        dry = ("train", "--dry-run")
+        for place in (self.tokens, self.tokens / "run"):
+            self.refuse(f"cannot write the run to {place}: {self.tokens}: Not a directory", dry, run__directory=place)
+        self.assert_code(program.run(dry, self.good_run(run__directory=self.folder / "new/new/run"), 0), 0)
+        self.assertFalse((self.folder / "new").exists())
+
+
 class Data(RefusalTest):
     def test_missing(self):
         self.refuse("data.train", data__train=None)

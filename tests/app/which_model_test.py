@@ -2,6 +2,7 @@
 names its base; a model as it is only where the command line says model.path. That leaves no trace in a run that nobody named.
 """
 
+import os
 import shutil
 
 import program
@@ -101,6 +102,27 @@ tokens = {LENGTH}
             self.assertRegex(result.complaints[0], "another base model than other.*; give the same model.path")
         self.assertEqual(self.rows(), before)
         self.assertFalse((self.run_folder / "export").exists())
+
+    def test_resumed_from_elsewhere(self):
+        """The run knows where its data lie; they may be somewhere else by now, but not be others."""
+        elsewhere = self.folder / "elsewhere"
+        elsewhere.mkdir()
+        common = {"run.directory": self.run_folder}
+
+        def resume(steps, code=0, **options):
+            result = self.start("train", {**common, "train.steps": steps, **{"data.train": path for path in options.values()}},
+                                code, cwd=elsewhere)
+            self.assertTrue(code or "resumed at step" in result.out, str(result))
+            return result
+
+        resume(3)
+        resume(4, given=os.path.relpath(self.common / "tokens.npy", elsewhere))    # another name of the same file
+        other = program.write_tokens(elsewhere / "tokens.npy", 4, LENGTH, seed=3)
+        self.assertRegex(resume(5, 2, given=other).complaints[0], "data.train is '.*' in the run, not '.*elsewhere/tokens.npy'")
+        away = (self.common / "tokens.npy").rename(self.common / "away.npy")
+        self.addCleanup(away.rename, self.common / "tokens.npy")
+        result = resume(5, given=self.work / "tokens.npy")
+        self.assertRegex(result.warnings[0], "data.train was .*tokens.npy, which is no longer there")
 
     def test_a_model_as_it_is(self):
         """The default folder holds a run, but nobody named it."""

@@ -159,7 +159,8 @@ def step(check):
     else:
         report_step(check, own, torch, square)
         report_memory(check, own, torch)
-        step_with_offload(check, own, torch)
+        for offloaded in scale["offload"]:
+            step_with_offload(check, own, torch, offloaded)
         gpu_profile.report(check, own.seconds())
         phases = own.phases()
         check.add("seconds by phase", ", ".join(f"{name} {value:.3f}" for name, value in phases.items()),
@@ -170,15 +171,16 @@ def step(check):
                   seconds=torch["seconds"])
 
 
-def step_with_offload(check, own, torch):
-    """The same with what the GPU has no room for on the host."""
+def step_with_offload(check, own, torch, offloaded):
+    """The same with so many GiB of what the GPU has no room for on the host."""
     scale = check.scale["step"]
     model, length = scale["model"], scale["length"]
-    what = f"longlora_hpc {length} tokens, offload"
+    what = f"longlora_hpc {length} tokens, offload {offloaded} GiB"
     if not check.budget.allows(SECONDS_TO_START + 20 * scale["steps"]):
         check.add(what, "not run", remark=f"{check.budget.left():.0f} s are left")
         return
-    other = train(check, model, {**model_options(model, length, scale), **scale["offload"]}, scale["steps"],
+    other = train(check, model, {**model_options(model, length, scale), **scale["offload_options"],
+                                 "train.offload": offloaded}, scale["steps"],
                   SECONDS_TO_START + 20 * scale["steps"])
     if failure := other.failure(scale["steps"]):
         check.fail(what, failure)

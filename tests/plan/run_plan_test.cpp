@@ -160,6 +160,20 @@ BOOST_AUTO_TEST_CASE(ranks_share_the_memory_of_a_gpu_not_of_a_host) {
 }
 #endif
 
+BOOST_AUTO_TEST_CASE(memory_for_an_evaluation_is_left) {
+    const auto world = Communicator<Cpu>::world();
+    PlanRequest evaluating = request();
+    evaluating.chunks = 1;
+    const RunPlan without = plan_run(evaluating, world);
+    evaluating.evaluation = 1e6;
+    evaluating.evaluation_on_host = 2e6;
+    const RunPlan with = plan_run(evaluating, world);
+    BOOST_TEST(with.memory.total() == without.memory.total() + 1e6);
+    BOOST_TEST(with.memory.host == without.memory.host + 2e6);
+    evaluating.evaluation = without.available - without.memory.total() + 1e6;
+    BOOST_CHECK_THROW(plan_run(evaluating, world), Error);
+}
+
 #ifdef LONGLORA_CUDA
 // Kept K/V of 2^33 tokens: a TiB.
 BOOST_AUTO_TEST_CASE(too_little_memory_of_the_host_is_called_that) {
