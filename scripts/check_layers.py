@@ -30,6 +30,7 @@ HOMES = {
     r"(hdf5|H5\w+)\.h": ["src/io/"],
     r"boost/program_options.*": ["src/options/"],
     r"sentencepiece\w*\.h": ["src/data/"],
+    r"pcre2\.h": ["src/data/"],
     r"nlohmann/.*": ["src/io/", "src/data/"],
     r"xxhash\.h": ["src/io/"],
     r"cblas\.h": ["kernels/cpu/"],

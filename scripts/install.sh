@@ -7,7 +7,7 @@ packages() {
     case $1 in
         build) echo g++ cmake ninja-build make pkg-config openmpi-bin libopenmpi-dev libhdf5-openmpi-dev hdf5-tools \
             libboost-program-options-dev libboost-test-dev libopenblas-openmp-dev libsentencepiece-dev sentencepiece \
-            nlohmann-json3-dev libhwy-dev libxxhash-dev ;;
+            nlohmann-json3-dev libhwy-dev libxxhash-dev libpcre2-dev ;;
         test) echo python3 python3-numpy python3-h5py slurm-wlm munge ;;
         bundle) echo libblis-openmp-dev patchelf binutils xz-utils ;;
         # 16 by name: 14, Debian's default, has no std::source_location, and another version formats differently
@@ -29,7 +29,7 @@ leave_it_to_the_user() {
     cat >&2 <<END
 install.sh: $1. Needed are, as packages or as modules of the cluster:
     a C++20 compiler, CMake 3.22, Open MPI, parallel HDF5 1.10, Boost 1.74 (program_options, unit_test_framework),
-    OpenBLAS or another CBLAS, SentencePiece, nlohmann_json, Highway, xxHash
+    OpenBLAS or another CBLAS, SentencePiece, nlohmann_json, Highway, xxHash, PCRE2
     (Debian's names: ${2:-${wanted[*]}})
 Going on; CMake names what it does not find.
 END

@@ -6,6 +6,7 @@
 #include "core/error.hpp"
 #include "core/terminal.hpp"
 #include "data/sampler.hpp"
+#include "data/tokenizer.hpp"
 #include "io/digest.hpp"
 #include "io/mapped_file.hpp"
 #include "train/perplexity_task.hpp"
@@ -39,7 +40,7 @@ void check_data(const Options& options, Index vocabulary) {
 }
 
 void check_tokenizer(const TokenStream& data, const std::string& model_path) {
-    const std::filesystem::path path = std::filesystem::path(model_path) / "tokenizer.model";
+    const std::filesystem::path path = tokenizer_file(model_path);
     std::error_code none;
     if (world_rank() != 0 || model_path.empty() || data.tokenizer_digest().empty() ||
         !std::filesystem::is_regular_file(path, none)) {

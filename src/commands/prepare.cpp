@@ -18,17 +18,9 @@ Tokenizer open_tokenizer(const Options& options) {
     if (options.prepare.tokenizer == "bytes") {
         return Tokenizer::bytes();
     }
-    if (!options.prepare.tokenizer.empty()) {
-        return Tokenizer::sentencepiece(options.prepare.tokenizer);
-    }
-    const std::filesystem::path model = options.model.path;
-    const auto path = model / "tokenizer.model";
-    require(std::filesystem::exists(path) || !std::filesystem::exists(model / "tokenizer.json"),
-            model.string() +
-                " has a tokenizer.json alone, which is not read yet; give prepare.tokenizer a "
-                "tokenizer.model, or prepare tokens elsewhere: data.train takes flat .bin and .npy "
-                "files");
-    return Tokenizer::sentencepiece(path.string());
+    return Tokenizer::open(options.prepare.tokenizer.empty()
+                               ? tokenizer_file(options.model.path)
+                               : std::filesystem::path(options.prepare.tokenizer));
 }
 
 // BOS prompt text EOS, as far as the tokenizer has them.

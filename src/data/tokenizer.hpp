@@ -22,6 +22,11 @@ public:
     static Tokenizer sentencepiece(const std::filesystem::path& path);
     // The same from a file's content (compiled in); `name` is the tokenizer's name.
     static Tokenizer sentencepiece(std::string_view model, const std::string& name);
+    // A tokenizer.json of Hugging Face's (data/tokenizer_json.hpp), with BOS and EOS as the
+    // tokenizer_config.json beside it names them.
+    static Tokenizer json(const std::filesystem::path& path);
+    // One of the two, by the name's end.
+    static Tokenizer open(const std::filesystem::path& path);
 
     ~Tokenizer();
     Tokenizer(Tokenizer&& other) noexcept;
@@ -36,12 +41,16 @@ public:
     std::int32_t bos() const;  // -1 = has none
     std::int32_t eos() const;  // -1 = has none
     const std::string& name() const;
-    std::uint64_t digest() const;  // XXH3 of the model's bytes; a constant for bytes()
+    std::uint64_t digest() const;  // XXH3 of the file's bytes; a constant for bytes()
 
 private:
     struct Model;
     explicit Tokenizer(std::unique_ptr<Model> model);
     std::unique_ptr<Model> model_;
 };
+
+// The tokenizer of a Hugging Face model: tokenizer.model, or where there is none tokenizer.json; the former's
+// path where there is neither.
+std::filesystem::path tokenizer_file(const std::filesystem::path& model_folder);
 
 }  // namespace longlora

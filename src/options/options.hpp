@@ -283,7 +283,8 @@ struct Options {
                   {"text file, folder of them, or .jsonl; comma separated", fresh});
             visit("prepare.output", prepare.output, {"tokens.h5 to write", fresh});
             visit("prepare.tokenizer", prepare.tokenizer,
-                  {"tokenizer.model, or `bytes`; empty: the one in model.path", fresh});
+                  {"tokenizer.model, tokenizer.json or `bytes`; empty: the one in model.path",
+                   fresh});
         }
     } prepare;
 

@@ -337,12 +337,6 @@ class OtherCommands(RefusalTest):
         for command, options in (("prepare", prepare), ("evaluate", {"run.directory": "none"}), ("report", {})):
             self.assert_refused(f"{command} has no --dry-run; give it to train or export", options, [command, "--dry-run"])
 
-    def test_tokenizer_json(self):
-        (self.folder / "base").mkdir()
-        (self.folder / "base/tokenizer.json").write_text("{}")
-        self.assert_refused("has a tokenizer.json alone, which is not read yet; give prepare.tokenizer a tokenizer.model",
-                            {"prepare.input": self.tokens, "prepare.output": "out.h5", "model.path": "base"}, ["prepare"])
-
     def test_evaluate(self):
         self.assert_refused("no intact checkpoint; set run.directory to a run, or model.path", {"run.directory": "none"},
                             ["evaluate"])
