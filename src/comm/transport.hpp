@@ -15,5 +15,7 @@ enum class Transport { automatic, mpi, nccl };
 // In a few words, the same on all ranks: "NCCL 2.28.9". nccl is an Error (exit code 2) on all ranks
 // where it cannot be.
 std::string choose_transport(const Communicator<Cpu>& world, Transport wanted);
+// Whether that was NCCL, which takes some of each GPU's memory for itself.
+bool uses_nccl();
 
 }  // namespace longlora

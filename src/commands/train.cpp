@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cmath>
 #include <filesystem>
 #include <optional>
 
@@ -9,12 +8,12 @@
 #include "commands/data_check.hpp"
 #include "commands/device_choice.hpp"
 #include "commands/dry_run.hpp"
+#include "commands/plan_request.hpp"
 #include "commands/session.hpp"
 #include "commands/threads.hpp"
 #include "core/terminal.hpp"
 #include "core/text.hpp"
 #include "options/validate.hpp"
-#include "train/perplexity_task.hpp"
 #include "train/stop_signal.hpp"
 #include "train/trainer.hpp"
 
@@ -80,53 +79,11 @@ std::optional<SavedRun> settle_resume(Options& options, const RunFolder& folder)
     });
 }
 
-PlanRequest plan_request(const Options& options, const ModelSetup& setup,
-                         const std::optional<SavedRun>& saved) {
-    PlanRequest request{.config = setup.config,
-                        .tune = setup.tune,
-                        .length = options.sequence.length,
-                        .group = options.attention_group(),
-                        .pattern = options.attention.pattern,
-                        .boundary = options.attention.boundary,
-                        .sequence_ranks = options.parallel.sequence,
-                        .chunks = options.sequence.chunks,
-                        .offload = options.train.offload * std::ldexp(1.0, 30)};
-    if (options.train.activations != choice::Activations::automatic) {
-        request.policy =
-            static_cast<ActivationPolicy>(static_cast<int>(options.train.activations) - 1);
-        request.keeps_what_fits = false;
-    }
-    if (saved && saved->attributes.contains("planned_chunks")) {
-        request.earlier_chunks = std::get<std::int64_t>(saved->attributes.at("planned_chunks"));
-    }
-    if (saved && saved->attributes.contains("planned_activations")) {
-        request.earlier_policy = static_cast<ActivationPolicy>(
-            std::get<std::int64_t>(saved->attributes.at("planned_activations")));
-    }
-    return request;
-}
-
 // A base that was forgotten, as by a job that is not told its MODEL; whoever wants random weights gives sizes.
 bool lacks_base(const Options& options) {
     const auto is_model_option = [](const std::string& key) { return key.starts_with("model."); };
     return options.model.path.empty() && options.tune.mode != choice::Mode::full &&
            std::none_of(options.given.begin(), options.given.end(), is_model_option);
-}
-
-// Training has taken a GPU's memory by the time of the first evaluation. On a CPU memory counts once it is
-// used, and an evaluation gives its back.
-void plan_evaluation(PlanRequest& request, const Options& options) {
-    if (options.data.validation.empty() || request.device == DeviceKind::cpu) {
-        return;
-    }
-    const WindowBytes bytes = agree([&] {
-        return on_device(request.device, [&](auto kind) {
-            const PerplexityEvaluator<decltype(kind)> evaluator(request.config, request.tune);
-            return evaluator.most_bytes(perplexity_task(options));
-        });
-    });
-    request.evaluation = static_cast<double>(bytes.arena);
-    request.evaluation_on_host = static_cast<double>(bytes.host);
 }
 
 // What a run was started with, besides its options.
@@ -146,7 +103,8 @@ Attributes run_attributes(const Options& options, const RunFacts& facts,
     // Whoever works on the run later may do so from another folder.
     for (const std::string key : {"model.path", "data.train", "data.validation"}) {
         auto& path = std::get<std::string>(attributes.at(key));
-        if (fs::exists(path)) {
+        std::error_code ignored;
+        if (fs::exists(path, ignored)) {
             path = fs::absolute(path).lexically_normal().string();
         }
     }
@@ -240,10 +198,7 @@ int train_command(Options options, bool is_dry_run) {
     }
     const ModelSetup setup = set_up_model(options);
     const DeviceChoice device = choose_device(options, world);
-    PlanRequest request = plan_request(options, setup, saved);
-    request.device = device.kind;
-    plan_evaluation(request, options);
-    const RunPlan plan = plan_run(request, world);
+    const RunPlan plan = plan_run(plan_request(options, setup, saved, device.kind), world);
     if (is_dry_run) {
         agree([&] {
             check_data(options, setup.config.vocabulary);

@@ -131,10 +131,8 @@ public:
             return plan_memory<decltype(kind)>({request_.config, request_.tune, layout, kept},
                                                world_.rank() % ranks_, world_.size());
         });
-        if (request_.evaluation > 0) {
-            memory.parts.emplace_back("evaluation", request_.evaluation);
-        }
-        memory.host += request_.evaluation_on_host;
+        memory.parts.insert(memory.parts.end(), request_.besides.begin(), request_.besides.end());
+        memory.host += request_.besides_on_host;
         return {layout, kept, std::move(memory), available_};
     }
 

@@ -2,6 +2,8 @@
 
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "comm/communicator.hpp"
 #include "plan/memory.hpp"
@@ -27,9 +29,9 @@ struct PlanRequest {
     // Bytes of the host's memory that a rank may take for gate and up of layers that would recompute
     // their MLP; on the CPU they would lie in the same memory, so nothing is offloaded.
     double offload = 0;
-    // What an evaluation takes beside all that training holds, of the device and of the host.
-    double evaluation = 0;
-    double evaluation_on_host = 0;
+    // What lies on the device besides, by purpose, and of the host's memory.
+    std::vector<std::pair<std::string, double>> besides = {};
+    double besides_on_host = 0;
     DeviceKind device = DeviceKind::cpu;
 };
 

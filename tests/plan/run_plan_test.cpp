@@ -160,17 +160,17 @@ BOOST_AUTO_TEST_CASE(ranks_share_the_memory_of_a_gpu_not_of_a_host) {
 }
 #endif
 
-BOOST_AUTO_TEST_CASE(memory_for_an_evaluation_is_left) {
+BOOST_AUTO_TEST_CASE(memory_for_what_lies_besides_is_left) {
     const auto world = Communicator<Cpu>::world();
     PlanRequest evaluating = request();
     evaluating.chunks = 1;
     const RunPlan without = plan_run(evaluating, world);
-    evaluating.evaluation = 1e6;
-    evaluating.evaluation_on_host = 2e6;
+    evaluating.besides = {{"evaluation", 1e6}};
+    evaluating.besides_on_host = 2e6;
     const RunPlan with = plan_run(evaluating, world);
     BOOST_TEST(with.memory.total() == without.memory.total() + 1e6);
     BOOST_TEST(with.memory.host == without.memory.host + 2e6);
-    evaluating.evaluation = without.available - without.memory.total() + 1e6;
+    evaluating.besides[0].second = 1e18;  // what is available differs from one look to the next
     BOOST_CHECK_THROW(plan_run(evaluating, world), Error);
 }
 

@@ -4,5 +4,6 @@
 namespace longlora {
 
 std::string choose_transport(const Communicator<Cpu>&, Transport) { return "MPI"; }
+bool uses_nccl() { return false; }
 
 }  // namespace longlora

@@ -54,6 +54,8 @@ std::string choose_transport(const Communicator<Cpu>& world, Transport wanted) {
     return is_nccl ? "NCCL " + nccl_version() : "MPI, as " + reason;
 }
 
+bool uses_nccl() { return is_nccl; }
+
 std::unique_ptr<DeviceCollectives> make_device_collectives(const Communicator<Cpu>& ranks) {
     return is_nccl && ranks.size() > 1 ? make_nccl_collectives(ranks)
                                        : make_staged_collectives(ranks);
