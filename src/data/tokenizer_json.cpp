@@ -18,6 +18,13 @@ constexpr const char* gpt2_words =
 
 const std::string remedy = "; give the tokenizer that came with the base model";
 
+std::size_t index_of(const Json& id, const std::string& name) {
+    constexpr std::int64_t most = 1 << 22;  // a table of tokens stays small, whatever the file says
+    require(id.is_number_integer() && id >= 0 && id < most,
+            name + ": an id of a token is " + describe(id) + remedy);
+    return id.get<std::size_t>();
+}
+
 std::string type_of(const Json& part) {
     const auto type = part.find("type");
     return type != part.end() && type->is_string() ? type->get<std::string>() : describe(part);
@@ -85,7 +92,6 @@ std::int32_t JsonTokenizer::id_of(const std::string& token) const {
 }
 
 void JsonTokenizer::read_model(const Json& model) {
-    constexpr Index most = Index{1} << 24U;
     const Json& vocabulary = member(model, "vocab");
     if (text_of(member(model, "type")) != "BPE" || !vocabulary.is_object()) {
         refuse("a model that is not BPE");
@@ -96,9 +102,7 @@ void JsonTokenizer::read_model(const Json& model) {
         }
     }
     for (const auto& [token, id] : vocabulary.items()) {
-        require(id.is_number_integer() && id >= 0 && id < most,
-                name_ + ": an id of vocab is " + describe(id) + remedy);
-        const auto index = id.get<std::size_t>();
+        const std::size_t index = index_of(id, name_);
         tokens_.resize(std::max(tokens_.size(), index + 1));
         tokens_[index] = token;
         ids_[token] = static_cast<std::int32_t>(index);
@@ -137,15 +141,13 @@ std::vector<Bpe::Merge> JsonTokenizer::merges_of(const Json& model) const {
 void JsonTokenizer::read_added(const Json& added) {
     for (const Json& token : added) {
         const std::string content = text_of(member(token, "content"));
-        const Json& id = member(token, "id");
-        require(!content.empty() && id.is_number_integer() && id >= 0,
-                name_ + ": an added token is " + describe(token) + remedy);
+        require(!content.empty(), name_ + ": an added token is " + describe(token) + remedy);
         for (const char* key : {"lstrip", "rstrip", "single_word"}) {
             if (is_true(token, key, false)) {
                 refuse("the added token '" + content + "' with " + key);
             }
         }
-        const auto index = id.get<std::size_t>();
+        const std::size_t index = index_of(member(token, "id"), name_);
         tokens_.resize(std::max(tokens_.size(), index + 1));
         is_special_.resize(tokens_.size());
         tokens_[index] = content;

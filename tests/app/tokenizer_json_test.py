@@ -92,6 +92,7 @@ class TokenizerJson(RefusalTest):
         refuse("byte 97 is not in vocab", lambda j: j["model"].update(
             vocab={t: i for t, i in j["model"]["vocab"].items() if t != "a"},
             merges=[m for m in j["model"]["merges"] if "a" not in "".join(m)]))
+        refuse("an id of a token is 9000000000000", lambda j: j["added_tokens"].append({"content": "<s>", "id": 9 * 10**12}))
         refuse("the added token '<s>' with lstrip is not supported",
                lambda j: j["added_tokens"].append({"content": "<s>", "id": 500, "lstrip": True}))
 
