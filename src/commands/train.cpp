@@ -86,6 +86,20 @@ bool lacks_base(const Options& options) {
            std::none_of(options.given.begin(), options.given.end(), is_model_option);
 }
 
+// What only this start shows to be in vain, or forgotten.
+void warn_of_start(const Options& options, bool resumes, DeviceKind device) {
+    if (lacks_base(options)) {
+        warn("no model.path: tune.mode " + to_text(options.tune.mode) +
+             " trains little of a model of random weights; set model.path to the base");
+    }
+    if (resumes && !options.train.dump_gradients.empty()) {
+        warn("train.dump_gradients has no effect on a run that goes on: it is of the first step");
+    }
+    if (device == DeviceKind::cpu && options.train.offload > 0) {
+        warn("train.offload has no effect on a CPU, whose memory is the host's");
+    }
+}
+
 // What a run was started with, besides its options.
 struct RunFacts {
     const RunPlan& plan;
@@ -191,13 +205,12 @@ int train_command(Options options, bool is_dry_run) {
         for (const auto& warning : warnings) {
             warn(warning);
         }
-        if (lacks_base(options)) {
-            warn("no model.path: tune.mode " + to_text(options.tune.mode) +
-                 " trains little of a model of random weights; set model.path to the base");
-        }
     }
     const ModelSetup setup = set_up_model(options);
     const DeviceChoice device = choose_device(options, world);
+    if (is_root) {
+        warn_of_start(options, saved.has_value(), device.kind);
+    }
     const RunPlan plan = plan_run(plan_request(options, setup, saved, device.kind), world);
     if (is_dry_run) {
         agree([&] {

@@ -322,6 +322,14 @@ class Checkpoints(RefusalTest):
             self.assert_code(result, 0)
             self.assertEqual(any("no model.path: tune.mode lora_plus" in line for line in result.warnings), is_warned, str(result))
 
+    def test_options_in_vain(self):
+        dry = ("train", "--dry-run")
+        for changes, part in (({"train.offload": 4}, "train.offload has no effect on a CPU"),
+                              ({"run.directory": self.run_folder, "train.dump_gradients": "g.h5"}, "of the first step")):
+            result = program.run(dry, {**self.good_run(run__directory=None, parallel__device="cpu"), **changes}, 0, cwd=self.folder)
+            self.assert_code(result, 0)
+            self.assertEqual(sum(part in line for line in result.warnings), 1, str(result))
+
     def test_no_time_to_wait(self):
         """A value that is refused must not count until then."""
         for seconds in (0, -1):
