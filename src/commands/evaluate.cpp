@@ -43,6 +43,18 @@ void append(const std::vector<EvaluationRow>& rows, const RunFolder& folder) {
     say("rows added to /evaluations of " + folder.log());
 }
 
+// A run that is still being written can be evaluated all the same; what was computed has been told.
+void try_to_append(const std::vector<EvaluationRow>& rows, const RunFolder& folder) {
+    try {
+        append(rows, folder);
+    } catch (const Error& error) {
+        if (error.code() != ExitCode::bad_input) {
+            throw;
+        }
+        warn("no rows added to /evaluations of " + folder.log() + ": " + error.what());
+    }
+}
+
 // What an evaluation works on.
 struct Task {
     const Options& options;
@@ -104,7 +116,7 @@ int evaluate_command(Options options) {
         if (world.rank() == 0) {
             print(rows);
             if ((run.saved || options.names_run()) && std::filesystem::exists(folder.log())) {
-                append(rows, folder);
+                try_to_append(rows, folder);
             }
         }
     });

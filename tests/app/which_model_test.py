@@ -2,6 +2,7 @@
 names its base; a model as it is only where the command line says model.path. That leaves no trace in a run that nobody named.
 """
 
+import fcntl
 import os
 import shutil
 
@@ -123,6 +124,18 @@ tokens = {LENGTH}
         self.addCleanup(away.rename, self.common / "tokens.npy")
         result = resume(5, given=self.work / "tokens.npy")
         self.assertRegex(result.warnings[0], "data.train was .*tokens.npy, which is no longer there")
+
+    def test_a_run_that_is_being_written(self):
+        """Its numbers are told; its log is the writer's."""
+        before = self.rows()
+        folder = os.open(self.run_folder, os.O_RDONLY)
+        self.addCleanup(os.close, folder)
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        data = {"data.validation": "held_out.npy", "evaluate.tokens": LENGTH, "evaluate.contexts": LENGTH}
+        result = self.start("evaluate", {"run.directory": self.run_folder, **data})
+        self.assertIn(f"{self.perplexity:.6g}", result.out)
+        self.assertRegex("\n".join(result.warnings), "no rows added to .*: another process is writing the log")
+        self.assertEqual(self.rows(), before)
 
     def test_a_model_as_it_is(self):
         """The default folder holds a run, but nobody named it."""
