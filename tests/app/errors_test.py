@@ -369,10 +369,13 @@ class OtherCommands(RefusalTest):
         refuse("none.txt", input=self.folder / "none.txt")
         refuse("none.model", tokenizer=self.folder / "none.model")
         hollow = seeds.sentencepiece(seeds.UNIGRAM, ["", "a"], False)  # SentencePiece throws
-        for name, content in (("noise.model", b"\x93\x07" * 500), ("empty.model", b""), ("tokenizer.json", b"{}"),
+        for name, content in (("noise.model", b"\x93\x07" * 500), ("empty.model", b""), ("json.model", b"{}"),
                               ("hollow.model", hollow)):
             (self.folder / name).write_bytes(content)
             refuse(f"{name} is not a SentencePiece model, or damaged", tokenizer=self.folder / name)
+        for content, sentence in ((b"{}", "a model that is not BPE is not supported"), (b'{"model": ', "tokenizer.json")):
+            (self.folder / "tokenizer.json").write_bytes(content)
+            refuse(sentence, tokenizer=self.folder / "tokenizer.json")
         latin = self.folder / "latin.txt"
         latin.write_bytes("line\nna\xefve".encode("latin-1"))
         refuse("latin.txt:2 is not valid UTF-8", input=latin)
