@@ -1,7 +1,8 @@
 #include "data/byte_alphabet.hpp"
 
-#include <algorithm>
 #include <map>
+
+#include "data/utf8.hpp"
 
 namespace longlora {
 namespace {
@@ -58,16 +59,6 @@ std::string from_byte_alphabet(std::string_view text) {
         text.remove_prefix(character.size());
     }
     return result;
-}
-
-std::size_t utf8_size(std::string_view text) {
-    const auto first = static_cast<unsigned char>(text.front());
-    const std::size_t size = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : first >= 0xC0 ? 2 : 1;
-    const auto is_continued = [](char byte) { return (byte & 0xC0) == 0x80; };
-    const bool is_whole =
-        size <= text.size() &&
-        std::all_of(text.begin() + 1, text.begin() + static_cast<long>(size), is_continued);
-    return is_whole ? size : 1;
 }
 
 }  // namespace longlora

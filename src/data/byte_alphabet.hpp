@@ -14,7 +14,4 @@ std::string in_byte_alphabet(std::string_view bytes);
 // Characters that are not of the alphabet stay as they are.
 std::string from_byte_alphabet(std::string_view text);
 
-// Bytes of the character that `text` begins with; 1 for what is no UTF-8. `text` is not empty.
-std::size_t utf8_size(std::string_view text);
-
 }  // namespace longlora

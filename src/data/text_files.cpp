@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/error.hpp"
+#include "data/utf8.hpp"
 #include "io/json.hpp"
 #include "io/mapped_file.hpp"
 
@@ -13,34 +14,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using Use = std::function<void(const Document&)>;
-
-// Length of the valid UTF-8 sequence at `at`, or 0 (Unicode 15, table 3-7).
-std::size_t sequence_length(std::string_view text, std::size_t at) {
-    const auto byte = [&](std::size_t i) -> unsigned {
-        return at + i < text.size() ? static_cast<unsigned char>(text[at + i]) : 0U;
-    };
-    const auto continues = [&](std::size_t i, unsigned low = 0x80, unsigned high = 0xbf) {
-        return low <= byte(i) && byte(i) <= high;
-    };
-    const unsigned first = byte(0);
-    if (first < 0x80) {
-        return 1;
-    }
-    if (0xc2 <= first && first <= 0xdf) {
-        return continues(1) ? 2 : 0;
-    }
-    if (0xe0 <= first && first <= 0xef) {
-        const unsigned low = first == 0xe0 ? 0xa0 : 0x80;   // no overlong forms
-        const unsigned high = first == 0xed ? 0x9f : 0xbf;  // no surrogates
-        return continues(1, low, high) && continues(2) ? 3 : 0;
-    }
-    if (0xf0 <= first && first <= 0xf4) {
-        const unsigned low = first == 0xf0 ? 0x90 : 0x80;
-        const unsigned high = first == 0xf4 ? 0x8f : 0xbf;  // up to U+10FFFF
-        return continues(1, low, high) && continues(2) && continues(3) ? 4 : 0;
-    }
-    return 0;
-}
 
 std::string_view without_byte_order_mark(std::string_view text) {
     return text.starts_with("\xef\xbb\xbf") ? text.substr(3) : text;
@@ -124,7 +97,7 @@ void for_each_document(std::span<const fs::path> paths, const Use& use) {
 std::size_t valid_utf8_prefix(std::string_view text) {
     std::size_t at = 0;
     while (at < text.size()) {
-        const std::size_t length = sequence_length(text, at);
+        const std::size_t length = utf8_length(text, at);
         if (length == 0) {
             return at;
         }

@@ -6,6 +6,7 @@
 
 #include "core/error.hpp"
 #include "data/byte_alphabet.hpp"
+#include "data/utf8.hpp"
 
 namespace longlora {
 namespace {
@@ -25,7 +26,11 @@ std::size_t index_of(const Json& id, const std::string& name) {
     return id.get<std::size_t>();
 }
 
+// "" of a part that is not there.
 std::string type_of(const Json& part) {
+    if (part.is_null()) {
+        return "";
+    }
     const auto type = part.find("type");
     return type != part.end() && type->is_string() ? type->get<std::string>() : describe(part);
 }
@@ -91,6 +96,14 @@ std::int32_t JsonTokenizer::id_of(const std::string& token) const {
     return found == ids_.end() ? none : found->second;
 }
 
+void JsonTokenizer::add_token(const std::string& token, std::size_t index, bool is_special) {
+    tokens_.resize(std::max(tokens_.size(), index + 1));
+    is_special_.resize(tokens_.size());
+    tokens_[index] = token;
+    is_special_[index] = is_special;
+    ids_[token] = static_cast<std::int32_t>(index);
+}
+
 void JsonTokenizer::read_model(const Json& model) {
     const Json& vocabulary = member(model, "vocab");
     if (text_of(member(model, "type")) != "BPE" || !vocabulary.is_object()) {
@@ -103,11 +116,8 @@ void JsonTokenizer::read_model(const Json& model) {
     }
     for (const auto& [token, id] : vocabulary.items()) {
         const std::size_t index = index_of(id, name_);
-        tokens_.resize(std::max(tokens_.size(), index + 1));
-        tokens_[index] = token;
-        ids_[token] = static_cast<std::int32_t>(index);
+        add_token(token, index, false);
     }
-    is_special_.resize(tokens_.size());
     takes_whole_words_ = is_true(model, "ignore_merges", false);
     fuses_unknown_ = is_true(model, "fuse_unk", false);
     unknown_ = id_of(text_of(member(model, "unk_token")));
@@ -148,11 +158,7 @@ void JsonTokenizer::read_added(const Json& added) {
             }
         }
         const std::size_t index = index_of(member(token, "id"), name_);
-        tokens_.resize(std::max(tokens_.size(), index + 1));
-        is_special_.resize(tokens_.size());
-        tokens_[index] = content;
-        is_special_[index] = is_true(token, "special", false);
-        ids_[content] = static_cast<std::int32_t>(index);
+        add_token(content, index, is_true(token, "special", false));
         added_.push_back({content, static_cast<std::int32_t>(index)});
     }
     // Of two that begin at one place the longer one holds.
@@ -162,7 +168,7 @@ void JsonTokenizer::read_added(const Json& added) {
 }
 
 void JsonTokenizer::read_change(const Json& normalizer) {
-    const std::string type = normalizer.is_null() ? "" : type_of(normalizer);
+    const std::string type = type_of(normalizer);
     if (type == "Sequence") {
         for (const Json& part : member(normalizer, "normalizers")) {
             read_change(part);
@@ -184,7 +190,7 @@ void JsonTokenizer::read_change(const Json& normalizer) {
 }
 
 void JsonTokenizer::read_cut(const Json& pre_tokenizer) {
-    const std::string type = pre_tokenizer.is_null() ? "" : type_of(pre_tokenizer);
+    const std::string type = type_of(pre_tokenizer);
     if (type == "Sequence") {
         for (const Json& part : member(pre_tokenizer, "pretokenizers")) {
             read_cut(part);

@@ -43,6 +43,7 @@ private:
     };
     using Change = std::function<std::string(std::string text, bool is_first)>;
 
+    void add_token(const std::string& token, std::size_t index, bool is_special);
     void read_model(const Json& model);
     void read_added(const Json& added);
     void read_change(const Json& normalizer);

@@ -258,7 +258,8 @@ RunPlan plan_run(const PlanRequest& request, const Communicator<Cpu>& world) {
     const Index ranks = sequence_ranks_of(request, world.size());
     check_layout(layout_of(request, ranks, std::max<Index>(request.chunks, 1)));
     const PlanRequest before = as_before(request);
-    if (sequence_ranks_of(before, world.size()) == ranks) {
+    const bool is_other = before.chunks != request.chunks || before.policy != request.policy;
+    if (is_other && sequence_ranks_of(before, world.size()) == ranks) {
         if (auto plan = Search(before, ranks, world).run()) {
             return std::move(*plan);
         }

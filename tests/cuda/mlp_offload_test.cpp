@@ -68,16 +68,14 @@ public:
     std::vector<Copies> to_fetch(const TokenPieces& pieces) const {
         std::vector<Copies> all;
         for (Index layer = layers - 1; layer >= 0; --layer) {
-            for (Index begin = 0; begin < tokens;) {
-                const Range rows = pieces.tile(begin, tokens, shape.tile);
+            pieces.for_each_tile(tokens, shape.tile, [&](Range rows) {
                 if (offload_.takes(layer, rows)) {
                     all.push_back({layer,
                                    rows,
                                    {stream_, rows.size(), columns},
                                    {stream_, rows.size(), columns}});
                 }
-                begin = rows.end;
-            }
+            });
         }
         return all;
     }

@@ -8,6 +8,7 @@
 
 #include "data/byte_alphabet.hpp"
 #include "data/text_splitter.hpp"
+#include "data/utf8.hpp"
 #include "support/files.hpp"
 
 namespace longlora {
