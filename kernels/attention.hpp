@@ -75,6 +75,10 @@ struct AttentionBackward {
 template <class Device>
 constexpr bool attention_overwrites = !std::is_same_v<Device, Cpu>;
 
+// Items of one call that add to the same queries may be attended in one go: cheaper together.
+template <class Device>
+constexpr bool attention_joins = !std::is_same_v<Device, Cpu>;
+
 void attention_reset(const Stream<Cpu>& stream, const AttentionReset<Cpu>& op);
 template <class S>
 void attention_reset(const Stream<CudaDevice<S>>& stream, const AttentionReset<CudaDevice<S>>& op);

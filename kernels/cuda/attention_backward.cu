@@ -62,7 +62,7 @@ struct QuerySteps {
     int queries;
 
     __device__ QuerySteps(const AttentionTile& tile, int kv_head, int queries_per_kv)
-        : head(std::max(tile.first_head, kv_head * queries_per_kv)),
+        : head(std::max<int>(tile.first_head, kv_head * queries_per_kv)),
           end_head(std::min(tile.first_head + tile.heads, (kv_head + 1) * queries_per_kv)),
           queries(tile.queries) {}
 

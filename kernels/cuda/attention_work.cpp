@@ -1,6 +1,7 @@
 #include "kernels/cuda/attention_work.hpp"
 
 #include <limits>
+#include <map>
 
 namespace longlora {
 namespace {
@@ -70,8 +71,13 @@ private:
 std::int32_t narrow(Index i) { return static_cast<std::int32_t>(i); }
 
 AttentionTile make_tile(Range queries, Range keys, Index diagonal, Range heads) {
-    return {narrow(queries.begin), narrow(queries.size()), narrow(keys.begin),  narrow(keys.size()),
-            narrow(diagonal),      narrow(heads.begin),    narrow(heads.size())};
+    return {narrow(queries.begin),
+            narrow(queries.size()),
+            narrow(keys.begin),
+            narrow(keys.size()),
+            narrow(diagonal),
+            static_cast<std::int16_t>(heads.begin),
+            static_cast<std::int16_t>(heads.size())};
 }
 
 Range next_rows(Range all, Index first, Index rows) {
@@ -114,6 +120,16 @@ Place written_keys(const AttentionItem& item, Index queries_per_kv) {
             item.keys};
 }
 
+template <class Length>
+void sort_by_length(std::vector<AttentionTile>& tiles, const Length& length) {
+    const auto place = [&](const AttentionTile& tile) {
+        return std::pair(tile.first_key / attention_window, -length(tile));
+    };
+    std::stable_sort(
+        tiles.begin(), tiles.end(),
+        [&](const AttentionTile& a, const AttentionTile& b) { return place(a) < place(b); });
+}
+
 // place_of(item) names what its tiles write, add(item, tiles) makes them, length(tile) is the loop.
 template <class PlaceOf, class Add, class Length>
 std::vector<AttentionRound> make_rounds(std::span<const AttentionItem> all, const PlaceOf& place_of,
@@ -136,11 +152,63 @@ std::vector<AttentionRound> make_rounds(std::span<const AttentionItem> all, cons
         round.heads = std::max(round.heads, narrow(places[i].heads.size()));
     }
     for (AttentionRound& round : rounds) {
-        std::stable_sort(
-            round.tiles.begin(), round.tiles.end(),
-            [&](const AttentionTile& a, const AttentionTile& b) { return length(a) > length(b); });
+        sort_by_length(round.tiles, length);
     }
     return rounds;
+}
+
+// Tiles of a round by their first query, which tiles of other heads may share.
+using TilesByQuery = std::multimap<std::int32_t, AttentionTile>;
+
+// The part of a tile that has the heads from `begin` on, if any.
+void add_heads(AttentionTile tile, int begin, int end, TilesByQuery& tiles) {
+    if (begin < end) {
+        tile.first_head = static_cast<std::int16_t>(begin);
+        tile.heads = static_cast<std::int16_t>(end - begin);
+        tiles.emplace(tile.first_query, tile);
+    }
+}
+
+bool has_room_behind(const AttentionTile& tile, const AttentionTile& other) {
+    return tile.keys_behind == 0 && tile.queries == other.queries &&
+           tile.first_head <= other.first_head &&
+           tile.first_head + tile.heads >= other.first_head + other.heads;
+}
+
+// Heads of `before` that do not have these keys behind theirs become tiles of their own.
+bool join(TilesByQuery& before, const AttentionTile& tile) {
+    const auto [begin, end] = before.equal_range(tile.first_query);
+    const auto at = std::find_if(
+        begin, end, [&](const auto& entry) { return has_room_behind(entry.second, tile); });
+    if (at == end || tile.diagonal < tile.keys || tile.keys_behind > 0) {
+        return false;
+    }
+    AttentionTile whole = at->second;
+    before.erase(at);
+    const int first = tile.first_head;
+    const int last = first + tile.heads;
+    add_heads(whole, whole.first_head, first, before);
+    add_heads(whole, last, whole.first_head + whole.heads, before);
+    whole.first_key_behind = tile.first_key;
+    whole.keys_behind = tile.keys;
+    add_heads(whole, first, last, before);
+    return true;
+}
+
+// What of `next` can be joined leaves it.
+void join(AttentionRound& round, AttentionRound& next) {
+    TilesByQuery tiles;
+    for (const AttentionTile& tile : round.tiles) {
+        tiles.emplace(tile.first_query, tile);
+    }
+    std::erase_if(next.tiles, [&](const AttentionTile& tile) { return join(tiles, tile); });
+    round = {};
+    for (const auto& [query, tile] : tiles) {
+        round.tiles.push_back(tile);
+        round.heads = std::max<std::int32_t>(round.heads, tile.heads);
+    }
+    sort_by_length(round.tiles,
+                   [](const AttentionTile& tile) { return tile.keys + tile.keys_behind; });
 }
 
 }  // namespace
@@ -151,6 +219,14 @@ std::vector<AttentionRound> query_tiles(std::span<const AttentionItem> items, In
     };
     return make_rounds(items, written_queries, add,
                        [](const AttentionTile& tile) { return tile.keys; });
+}
+
+std::vector<AttentionRound> joined(std::vector<AttentionRound> rounds) {
+    for (std::size_t i = 1; i < rounds.size(); ++i) {
+        join(rounds[i - 1], rounds[i]);
+    }
+    std::erase_if(rounds, [](const AttentionRound& round) { return round.tiles.empty(); });
+    return rounds;
 }
 
 std::vector<AttentionRound> key_tiles(std::span<const AttentionItem> items, Index queries_per_kv,

@@ -20,8 +20,11 @@ struct AttentionTile {
     std::int32_t first_key;
     std::int32_t keys;
     std::int32_t diagonal;  // query i of the tile sees its keys j < i + diagonal
-    std::int32_t first_head;
-    std::int32_t heads;
+    std::int16_t first_head;
+    std::int16_t heads;
+    // Further keys, all of which all queries see, to come after those: where tiles were joined.
+    std::int32_t first_key_behind = 0;
+    std::int32_t keys_behind = 0;
 
     constexpr bool operator==(const AttentionTile&) const = default;
 };
@@ -30,16 +33,26 @@ struct AttentionTile {
 // Hopper take more.
 constexpr Index attention_tile_rows = 64;
 
+// Tokens whose K/V (heads of 128 times 2 bytes) of two heads are 32 MiB.
+constexpr std::int32_t attention_window = 32768;
+
 // Tiles that write to different places: they may run at once. What rounds add to one place comes in
 // the order of the items.
 struct AttentionRound {
-    std::vector<AttentionTile> tiles;  // the longest first: they end at about the same time
-    std::int32_t heads = 0;            // the most of one tile: query heads, or K/V heads
+    // Those of a window of keys follow one another, for keys to stay in the cache; of each the longest
+    // first: they end at about the same time.
+    std::vector<AttentionTile> tiles;
+    std::int32_t heads = 0;  // the most of one tile: query heads, or K/V heads
 };
 
 // For forward and dQ: up to `rows` queries, and all keys of the item that one of them sees.
 std::vector<AttentionRound> query_tiles(std::span<const AttentionItem> items,
                                         Index rows = attention_tile_rows);
+
+// Each tile whose queries see all of its keys behind one of the round before that has the same queries
+// and, maybe among others, the same heads: the queries are fetched once, and what is known of them stays
+// in registers. Rounds that are left without a tile are left out.
+std::vector<AttentionRound> joined(std::vector<AttentionRound> rounds);
 
 // For dK and dV: up to `rows` keys, and all queries of the item that see one of them.
 std::vector<AttentionRound> key_tiles(std::span<const AttentionItem> items, Index queries_per_kv,

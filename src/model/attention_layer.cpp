@@ -85,10 +85,16 @@ void AttentionLayer<Device>::attend(LayerRun<Device>& run, const LayerActivation
                                        .out = act.context,
                                        .lse = act.lse});
     };
-    // In turns, so that messages make progress while the own part is attended.
-    attend_block({k_of(qkv), v_of(qkv), 0}, exchange.plan().triangles);
-    exchange.poll();
-    attend_block({k_of(qkv), v_of(qkv), 0}, exchange.plan().rectangles);
+    const KeyValueBlock<Device> own{k_of(qkv), v_of(qkv), 0};
+    if constexpr (attention_joins<Device>) {
+        attend_block(own, exchange.plan().own_items());
+        exchange.poll();
+    } else {
+        // In turns, so that messages make progress while the own part is attended.
+        attend_block(own, exchange.plan().triangles);
+        exchange.poll();
+        attend_block(own, exchange.plan().rectangles);
+    }
     exchange.notify("own attention done");
     const auto& blocks = exchange.plan().blocks;
     for (std::size_t i = 0; i < blocks.size(); ++i) {

@@ -145,6 +145,12 @@ private:
 
 }  // namespace
 
+std::vector<AttentionItem> ShardPlan::own_items() const {
+    std::vector<AttentionItem> items = triangles;
+    items.insert(items.end(), rectangles.begin(), rectangles.end());
+    return items;
+}
+
 ShardPlan plan_shard(const Layout& layout, const Heads& heads, Index shard) {
     const Range held = layout.tokens(shard);
     const Index half = layout.half();

@@ -28,6 +28,9 @@ struct ShardPlan {
     std::vector<AttentionItem> triangles;  // keys of the shard itself, counted from its first token
     std::vector<AttentionItem> rectangles;  // likewise; in aligned shards squares that share no key
     std::vector<ContextBlock> blocks;       // by descending position: nearest first; wrap's last
+
+    // Triangles, then rectangles.
+    std::vector<AttentionItem> own_items() const;
 };
 
 ShardPlan plan_shard(const Layout& layout, const Heads& heads, Index shard);

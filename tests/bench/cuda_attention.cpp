@@ -1,5 +1,5 @@
-// S2 attention on the device as the model calls it: the items of sequence/, heads packed in one buffer, triangles and
-// rectangles in calls of their own:   cuda_attention [tokens=32768] [group=8192] [heads=32] [kv_heads=32] [head_dim=128]
+// S2 attention on the device as the model calls it: the items of sequence/, heads packed in one buffer, backward in a
+// call for triangles and one for rectangles:   cuda_attention [tokens=32768] [group=8192] [heads=32] [kv_heads=32] [head_dim=128]
 //                                                    [seconds=1] [kernels=automatic]
 // kernels: automatic, hopper, hopper_in_turn, tensor_cores or simple (kernels/cuda/attention_choice.hpp).
 // FLOP are those of visible pairs, 4 D a pair and query head forward, 10 D backward.
@@ -53,8 +53,7 @@ public:
     void reset() const { attention_reset(stream_, {.out = out_.view, .lse = lse_.view}); }
 
     void forward() const {
-        attend(plan_.triangles);
-        attend(plan_.rectangles);
+        attend(plan_.own_items());
     }
 
     // What comes before the kernels of backward.

@@ -262,8 +262,7 @@ struct Sequence {
                                           .out = shard_out,
                                           .lse = shard_lse.view()});
         };
-        forward(plan.triangles, own, kv_heads);
-        forward(plan.rectangles, own, kv_heads);
+        forward(plan.own_items(), own, kv_heads);
         for (const ContextBlock& block : plan.blocks) {
             forward(block.items, block.tokens, block.kv_heads);
         }
@@ -326,22 +325,32 @@ struct Sequence {
 // mathematics.md, section 7, for what attention contributes.
 BOOST_AUTO_TEST_CASE_TEMPLATE(aligned_layouts_give_the_same_bits, Device, Devices) {
     const Stream<Device> stream;
-    const auto run = [&](Index half, Index ranks, Index chunks) {
-        const Layout layout{
-            .length = 4 * half, .group = 2 * half, .ranks = ranks, .chunks = chunks};
-        return Sequence<Device>(stream, layout, {3, 1}, 16);
-    };
-    for (const Index half : {Index{70}, Index{5}}) {
-        const auto whole = run(half, 1, 1);
+    const auto compare = [&](Index half, Index head_dim) {
+        const auto run = [&](Index ranks, Index chunks) {
+            const Layout layout{
+                .length = 4 * half, .group = 2 * half, .ranks = ranks, .chunks = chunks};
+            return Sequence<Device>(stream, layout, {3, 1}, head_dim);
+        };
+        const auto whole = run(1, 1);
         for (const auto& [ranks, chunks] : std::vector<std::pair<Index, Index>>{{2, 1}, {1, 4}}) {
-            const auto cut = run(half, ranks, chunks);
+            const auto cut = run(ranks, chunks);
             BOOST_TEST((whole.out.values() == cut.out.values()));
             BOOST_TEST((whole.lse == cut.lse));
             BOOST_TEST((whole.d_q.values() == cut.d_q.values()));
             BOOST_TEST((whole.d_k.values() == cut.d_k.values()));
             BOOST_TEST((whole.d_v.values() == cut.d_v.values()));
         }
+    };
+    for (const Index half : {Index{70}, Index{5}}) {
+        compare(half, 16);
     }
+    for (const AttentionKernels kernels :
+         {AttentionKernels::hopper, AttentionKernels::hopper_in_turn}) {
+        const Choice choice(kernels);
+        compare(130, 64);
+    }
+    compare(5, 64);
+    compare(150, 128);
 }
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(no_token_sees_a_later_one, Device, Devices) {

@@ -78,6 +78,10 @@ public:
         }
     }
     void add_tile(const AttentionTile& tile, Range heads) {
+        for (Index i = 0; i < tile.queries && tile.keys_behind > 0; ++i) {
+            add(heads, tile.first_query + i,
+                {tile.first_key_behind, tile.first_key_behind + tile.keys_behind});
+        }
         for (Index i = 0; i < tile.queries; ++i) {
             const Index seen = std::min<Index>(tile.keys, i + tile.diagonal);
             add(heads, tile.first_query + i, {tile.first_key, tile.first_key + seen});
@@ -200,6 +204,57 @@ BOOST_AUTO_TEST_CASE(key_tiles_hold_each_visible_pair_once) {
     }
 }
 
+// Squares go on where triangles end: one launch, in which no two tiles write to one place.
+BOOST_AUTO_TEST_CASE(joined_tiles_hold_each_visible_pair_once) {
+    for (const Case& c : cases()) {
+        for (Index shard = 0; shard < c.layout.shards(); ++shard) {
+            const std::vector<AttentionItem> items =
+                plan_shard(c.layout, c.heads, shard).own_items();
+            Counts expected(c.heads.query, c.layout.shard_length(), c.layout.shard_length());
+            Counts actual = expected;
+            expected.add_items(items);
+            for (const Index rows : tile_rows) {
+                const auto rounds = joined(query_tiles(items, rows));
+                BOOST_TEST(rounds.size() == 1);
+                Places places;
+                actual = Counts(c.heads.query, c.layout.shard_length(), c.layout.shard_length());
+                for (const AttentionTile& tile : rounds.front().tiles) {
+                    BOOST_TEST(tile.heads <= rounds.front().heads);
+                    actual.add_tile(tile, heads_of(tile));
+                    places.add(heads_of(tile), tile.first_query, tile.queries);
+                }
+                BOOST_TEST(places.are_different());
+                BOOST_TEST((actual == expected));
+                BOOST_TEST(std::is_sorted(rounds.front().tiles.begin(), rounds.front().tiles.end(),
+                                          [](const AttentionTile& a, const AttentionTile& b) {
+                                              return a.keys + a.keys_behind >
+                                                     b.keys + b.keys_behind;
+                                          }));
+            }
+        }
+    }
+}
+
+// What sees not all of its keys, or has other queries, has its turn later.
+BOOST_AUTO_TEST_CASE(tiles_are_joined_where_they_add_to_the_same_queries) {
+    const AttentionItem triangle{{0, 4}, {0, 10}, {0, 10}, true};
+    const AttentionItem square{{1, 3}, {0, 10}, {20, 25}, false};
+    const auto tiles_of = [&](const AttentionItem& second, const AttentionItem& third) {
+        const std::vector<AttentionItem> items = {triangle, second, third};
+        std::vector<std::size_t> counts;
+        for (const AttentionRound& round : joined(query_tiles(items, 64))) {
+            counts.push_back(round.tiles.size());
+        }
+        return counts;
+    };
+    using Counts = std::vector<std::size_t>;
+    // Heads 0, 1 and 2, 3; then the second of two squares of the same heads.
+    BOOST_TEST((tiles_of(square, {{3, 4}, {0, 10}, {20, 25}, false}) == Counts{3}));
+    BOOST_TEST((tiles_of(square, square) == Counts{3, 1}));
+    BOOST_TEST((tiles_of({{1, 3}, {0, 10}, {20, 30}, true}, {{3, 4}, {0, 9}, {0, 5}, false}) ==
+                Counts{1, 2}));
+}
+
 // The same sums wherever a shard begins: mathematics.md, section 7.
 BOOST_AUTO_TEST_CASE(tiles_are_the_same_in_all_aligned_layouts) {
     using Tile = std::tuple<Index, Index, Index, Index, Index, Index, Index>;
@@ -224,6 +279,29 @@ BOOST_AUTO_TEST_CASE(tiles_are_the_same_in_all_aligned_layouts) {
     for (const auto& [ranks, chunks] : others) {
         BOOST_TEST((tiles_of(1, 1, by_queries) == tiles_of(ranks, chunks, by_queries)));
         BOOST_TEST((tiles_of(1, 1, by_keys) == tiles_of(ranks, chunks, by_keys)));
+    }
+}
+
+// The first heads of all windows would take turns in the cache.
+BOOST_AUTO_TEST_CASE(tiles_of_a_window_of_keys_follow_one_another) {
+    const Layout layout{.length = 4 * attention_window, .group = attention_window / 2};
+    const auto items = plan_shard(layout, {2, 1}, 0).own_items();
+    const auto is_in_order = [&](const AttentionRound& round, auto length) {
+        return std::is_sorted(round.tiles.begin(), round.tiles.end(),
+                              [&](const AttentionTile& a, const AttentionTile& b) {
+                                  const auto window_a = a.first_key / attention_window;
+                                  const auto window_b = b.first_key / attention_window;
+                                  return window_a != window_b ? window_a < window_b
+                                                              : length(a) > length(b);
+                              });
+    };
+    for (const AttentionRound& round : joined(query_tiles(items, 128))) {
+        BOOST_TEST(round.tiles.back().first_key >= 3 * attention_window);
+        BOOST_TEST(is_in_order(
+            round, [](const AttentionTile& tile) { return tile.keys + tile.keys_behind; }));
+    }
+    for (const AttentionRound& round : key_tiles(items, 2, 128)) {
+        BOOST_TEST(is_in_order(round, [](const AttentionTile& tile) { return tile.queries; }));
     }
 }
 

@@ -23,7 +23,7 @@ struct KeyPass {
 __device__ inline KeyPass make_pass(const BackwardJobs& jobs, int job, int queries_per_kv) {
     const AttentionTile& tile = jobs.tile(job);
     const int kv_head = tile.first_head / queries_per_kv + jobs.head(job);
-    return {tile, kv_head, std::max(tile.first_head, kv_head * queries_per_kv),
+    return {tile, kv_head, std::max<int>(tile.first_head, kv_head * queries_per_kv),
             std::min(tile.first_head + tile.heads, (kv_head + 1) * queries_per_kv),
             (tile.queries + step_queries - 1) / step_queries};
 }

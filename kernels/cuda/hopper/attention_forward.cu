@@ -109,6 +109,14 @@ private:
         }
     }
 
+    // Keys that are not there, in the first step of those behind.
+    __device__ void hide_behind(Scores& s, int step) const {
+        const int end = task_.tile.keys_behind - task_.key(step);
+        if (end < forward_keys) {
+            hide_keys(s, {end, end}, place_.column);
+        }
+    }
+
     // One step after another; products and softmax of the group alternate.
     __device__ void attend_in_turn() {
         Scores s;
@@ -138,6 +146,9 @@ private:
             end_scores(step);
             if (step < task_.hidden) {
                 hide_keys(s, task_.tile, task_.key(step), row(), place_.column);
+            } else if (step == task_.first_behind()) {
+                restart(state_, place_.column, out_);
+                hide_behind(s, step);
             }
         }
     }
@@ -158,8 +169,14 @@ private:
         for (; step < task_.hidden; ++step) {
             overlap_step<true>(step, s, p);
         }
-        for (; step < task_.steps; ++step) {
-            overlap_step<false>(step, s, p);
+        for (int end = task_.first_behind();; end = task_.steps) {
+            for (; step < end; ++step) {
+                overlap_step<false>(step, s, p);
+            }
+            if (step == task_.steps) {
+                break;
+            }
+            step_behind(step++, s, p);
         }
 
         machine::fence_products();
@@ -195,6 +212,31 @@ private:
         machine::tie(out_);
         tie(p);
         release(control_.v_empty[before.stage]);
+        pack_probabilities(s, p);
+        rescale_rows(out_, rescale);
+    }
+
+    // The first of the keys behind: as overlap_step, but `out_` must be whole before the softmax.
+    __device__ void step_behind(int step, Scores& s, Probabilities& p) {
+        const Turn<Shared::stages> before = turn_;
+        turn_.advance();
+        machine::wait(&control_.k_full[turn_.stage], turn_.parity);
+        machine::sync_threads(first_named_barrier + group_, compute_groups * group_threads);
+        machine::fence_products();
+        start_scores<depth>(s, q_, k(turn_.stage));
+        start_values<depth>(out_, p, v(before.stage));
+        machine::arrive_threads(first_named_barrier + 1 - group_, compute_groups * group_threads);
+        machine::wait_for_products<0>();
+        machine::tie(s);
+        machine::tie(out_);
+        tie(p);
+        end_scores(step);
+        release(control_.v_empty[before.stage]);
+        restart(state_, place_.column, out_);
+        hide_behind(s, step);
+        float rescale[2];
+        continue_softmax<true>(s, scale_, state_, rescale);
+        machine::wait(&control_.v_full[turn_.stage], turn_.parity);
         pack_probabilities(s, p);
         rescale_rows(out_, rescale);
     }
@@ -304,7 +346,8 @@ void start(const Stream<Cuda>& stream, const AttentionForward<Cuda>& op, const F
     auto* const taken = static_cast<unsigned*>(stream.workspace()) +
                         (CudaStream::workspace_bytes / sizeof(unsigned) - 1);
     const float scale = score_scale(depth) * log2_e;
-    for_each_work(stream, query_tiles(op.items, tile_queries), [&](const AttentionWork& work) {
+    const auto rounds = joined(query_tiles(op.items, tile_queries));
+    for_each_work(stream, rounds, [&](const AttentionWork& work) {
         clear_bytes(stream, taken, sizeof *taken);
         const int blocks = std::min(work.count * work.heads, multiprocessors());
         const Grid grid{dim3(static_cast<unsigned>(blocks)), dim3(forward_threads),

@@ -19,18 +19,24 @@ struct RunningSoftmax {
     float sum[2];  // of the thread's columns alone
 };
 
-// -infinity for keys that a query does not see, or that are not there: query `row` of the tile sees keys
-// j < min(keys, row + diagonal), of which the step's begin at `key`.
-__device__ inline void hide_keys(Scores& s, const AttentionTile& tile, int key, int row,
-                                 int column) {
-    const int end[2] = {std::min(tile.keys, tile.diagonal + row) - key,
-                        std::min(tile.keys, tile.diagonal + row + 8) - key};
+// -infinity for keys from end[r] of the step on, r the thread's first or second row.
+__device__ inline void hide_keys(Scores& s, const int (&end)[2], int column) {
 #pragma unroll
     for (int i = 0; i < forward_keys / 2; ++i) {
         if (i / 4 * 8 + column + i % 2 >= end[i / 2 % 2]) {
             s[i] = -INFINITY;
         }
     }
+}
+
+// Of keys that a query does not see, or that are not there: query `row` of the tile sees keys
+// j < min(keys, row + diagonal), of which the step's begin at `key`.
+__device__ inline void hide_keys(Scores& s, const AttentionTile& tile, int key, int row,
+                                 int column) {
+    hide_keys(s,
+              {std::min(tile.keys, tile.diagonal + row) - key,
+               std::min(tile.keys, tile.diagonal + row + 8) - key},
+              column);
 }
 
 // s becomes 2^(scale s - maximum). The answer: by what to multiply what was summed under the old maximum.
@@ -103,6 +109,26 @@ __device__ RunningSoftmax load_state(const AttentionForward<Cuda>& op, const Att
         }
     }
     return state;
+}
+
+// As if `out` and lse were written to memory and read again: the same bits, whether or not they are.
+template <int count>
+__device__ inline void restart(RunningSoftmax& state, int column, float (&out)[count]) {
+    float factor[2];
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+        const float sum = reduce_row(state.sum[r], [](float a, float b) { return a + b; });
+        factor[r] = sum == 0 ? 0 : 1 / sum;
+        state.maximum[r] += log2f(sum);
+        state.sum[r] = state.maximum[r] != -INFINITY && column == 0 ? 1.0F : 0.0F;
+    }
+    rescale_rows(out, factor);
+#pragma unroll
+    for (int i = 0; i < count; i += 2) {
+        const std::uint32_t pair = machine::pack(out[i], out[i + 1]);
+        out[i] = to_float(BFloat16{static_cast<std::uint16_t>(pair)});
+        out[i + 1] = to_float(BFloat16{static_cast<std::uint16_t>(pair >> 16U)});
+    }
 }
 
 }  // namespace longlora::hopper

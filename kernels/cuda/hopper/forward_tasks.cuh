@@ -18,9 +18,17 @@ struct ForwardTask {
     int head;
     int kv_head;  // of the block of keys
     int steps;    // blocks of keys; 0: there is no task any more
-    int hidden;   // how many of them, the first to come, have keys that a query does not see
+    int behind;   // how many of them, the last to come, are of the keys behind
+    int hidden;   // how many, the first to come, have keys that a query does not see
 
-    __device__ int key(int step) const { return (steps - 1 - step) * forward_keys; }
+    __device__ int first_behind() const { return steps - behind; }
+    // Of the tile's keys, or of those behind.
+    __device__ int key(int step) const {
+        return ((step < first_behind() ? first_behind() : steps) - 1 - step) * forward_keys;
+    }
+    __device__ int key_row(int step) const {
+        return (step < first_behind() ? tile.first_key : tile.first_key_behind) + key(step);
+    }
 };
 
 // All tasks of a launch. Blocks of threads take first the one of their number, then the next that is
@@ -40,9 +48,14 @@ __device__ inline ForwardTask make_task(const AttentionForward<Cuda>& op, const 
         return {};
     }
     const int steps = (tile.keys + forward_keys - 1) / forward_keys;
+    const int behind = (tile.keys_behind + forward_keys - 1) / forward_keys;
     const int seen_by_all = std::max(0, std::min(tile.keys, tile.diagonal));
-    return {tile, head, static_cast<int>(head / op.queries_per_kv - op.block.first_head), steps,
-            steps - seen_by_all / forward_keys};
+    return {.tile = tile,
+            .head = head,
+            .kv_head = static_cast<int>(head / op.queries_per_kv - op.block.first_head),
+            .steps = steps + behind,
+            .behind = behind,
+            .hidden = steps - seen_by_all / forward_keys};
 }
 
 // A block's shared memory.
@@ -128,8 +141,8 @@ private:
         for (int step = 0; step <= task.steps; ++step) {
             if (step < task.steps) {
                 machine::wait(&control_.k_empty[k_.stage], k_.parity ^ 1);
-                copy(shared_.k(k_.stage), maps_.k, task.tile.first_key + task.key(step),
-                     task.kv_head, control_.k_full[k_.stage]);
+                copy(shared_.k(k_.stage), maps_.k, task.key_row(step), task.kv_head,
+                     control_.k_full[k_.stage]);
                 k_.advance();
             }
             if (step == 0) {
@@ -139,8 +152,8 @@ private:
             }
             if (step > 0) {
                 machine::wait(&control_.v_empty[v_.stage], v_.parity ^ 1);
-                copy(shared_.v(v_.stage), maps_.v, task.tile.first_key + task.key(step - 1),
-                     task.kv_head, control_.v_full[v_.stage]);
+                copy(shared_.v(v_.stage), maps_.v, task.key_row(step - 1), task.kv_head,
+                     control_.v_full[v_.stage]);
                 v_.advance();
             }
         }
