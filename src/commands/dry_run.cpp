@@ -74,7 +74,7 @@ void print_dry_run(const DryRun& run, const Communicator<Cpu>& world) {
         std::to_string(run.plan.layout.ranks) + " sequence");
     say("shards        " + shards_text(run.plan.layout));
     say("bits          " + bits_text(run));
-    say("activations   " + kept_text(run.plan.kept, run.setup.config.layers));
+    say("activations   " + kept_text(run.plan));
     say("left context  " + traffic_text(run));
     say("work          " +
         format_count(static_cast<double>(run.options.train.batch) *

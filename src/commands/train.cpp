@@ -142,7 +142,7 @@ void announce(const RunPlan& plan, const Options& options, const ModelSetup& set
         std::to_string(plan.layout.length) + " tokens a step on " +
         std::to_string(world / plan.layout.ranks) + " data x " + std::to_string(plan.layout.ranks) +
         " sequence ranks, chunks " + std::to_string(plan.layout.chunks) + ", activations " +
-        kept_text(plan.kept, setup.config.layers) + ", " + format_bytes(plan.memory.total()) +
+        kept_text(plan) + ", " + format_bytes(plan.memory.total()) +
         " a rank");
 }
 

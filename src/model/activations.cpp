@@ -1,6 +1,8 @@
 #include "model/activations.hpp"
 
 #include <algorithm>
+#include <utility>
+#include <vector>
 
 #include "kernels/attention.hpp"
 #include "model/fold.hpp"
@@ -27,9 +29,8 @@ struct TileSize<Cpu> {
 
 template <class Device>
 LayerActivations<Device> allocate_layer(Arena<Device>& arena, const LayerShape& shape,
-                                        bool keeps_mlp) {
+                                        Index mlp_tokens) {
     const Index normed_tokens = shape.wants_gradients ? shape.tokens : 0;
-    const Index mlp_tokens = keeps_mlp ? shape.tokens : 0;
     const LlamaConfig& config = shape.config;
     return {arena.template matrix<float>(0, config.width),
             arena.template matrix<Element<Device>>(normed_tokens, config.width),
@@ -62,15 +63,45 @@ LayerShape layer_shape(const LlamaConfig& config, const Tune& tune, Index tokens
             wants_gradients};
 }
 
+Index LayerShape::first_kept(const KeptActivations& kept, Index layer) const {
+    if (kept.policy != ActivationPolicy::recompute_mlp) {
+        return kept.policy == ActivationPolicy::keep ? 0 : tokens;
+    }
+    const auto until = [&](Index l) { return l * kept.tiles / config.layers; };
+    const Index others = mlp_tiles() - (until(layer + 1) - until(layer));
+    return std::min(tokens, std::max<Index>(others, 0) * mlp_tile);
+}
+
+Index LayerShape::offloaded(const KeptActivations& kept, Index layer) const {
+    return kept.policy == ActivationPolicy::recompute_mlp
+               ? std::min(kept.offloaded, first_kept(kept, layer))
+               : 0;
+}
+
+double LayerShape::recomputed_part(const KeptActivations& kept) const {
+    Index sum = 0;
+    for (Index l = 0; l < config.layers; ++l) {
+        sum += first_kept(kept, l) - offloaded(kept, l);
+    }
+    return static_cast<double>(sum) / static_cast<double>(config.layers * tokens);
+}
+
+double LayerShape::offloaded_part(const KeptActivations& kept) const {
+    Index sum = 0;
+    for (Index l = 0; l < config.layers; ++l) {
+        sum += offloaded(kept, l);
+    }
+    return static_cast<double>(sum) / static_cast<double>(config.layers * tokens);
+}
+
 template <class Device>
 typename MlpOffload<Device>::Shape offload_shape(const LayerShape& shape,
                                                  const KeptActivations& kept) {
-    const Index layers = shape.config.layers;
-    return {{kept.policy == ActivationPolicy::recompute_mlp ? kept.mlps : layers, layers},
-            kept.offloaded,
-            shape.mlp_tile,
-            shape.config.mlp_width,
-            shape.mlp_fold};
+    std::vector<Index> tokens;
+    for (Index l = 0; l < shape.config.layers; ++l) {
+        tokens.push_back(shape.offloaded(kept, l));
+    }
+    return {std::move(tokens), shape.mlp_tile, shape.config.mlp_width, shape.mlp_fold};
 }
 
 template <class Device>
@@ -80,13 +111,14 @@ Activations<Device>::Activations(Arena<Device>& arena, const LayerShape& shape,
       residual_(arena.template matrix<float>(shape.tokens, shape.config.width)) {
     if (!shape.wants_gradients) {
         layers_.assign(static_cast<std::size_t>(shape.config.layers),
-                       allocate_layer(arena, shape, false));
+                       allocate_layer(arena, shape, 0));
         return;
     }
     for (Index l = 0; l < shape.config.layers; ++l) {
         const bool is_recomputed = policy_ == ActivationPolicy::recompute_layer;
+        const Index mlp_tokens = shape.tokens - shape.first_kept(kept, l);
         layers_.push_back(is_recomputed && l > 0 ? layers_.front()
-                                                 : allocate_layer(arena, shape, kept.keeps_mlp(l)));
+                                                 : allocate_layer(arena, shape, mlp_tokens));
         if (is_recomputed) {
             layers_.back().x = arena.template matrix<float>(shape.tokens, shape.config.width);
         }

@@ -17,16 +17,13 @@ enum class ActivationPolicy { keep, recompute_mlp, recompute_layer };
 
 // The policy of each layer.
 struct KeptActivations {
-    KeptActivations(ActivationPolicy of_all, Index but = 0) : policy(of_all), mlps(but) {}
+    KeptActivations(ActivationPolicy of_all, Index but = 0) : policy(of_all), tiles(but) {}
 
     ActivationPolicy policy;
-    Index mlps;  // with recompute_mlp, so many layers keep gate and up all the same: the first ones
-    Index offloaded = 0;  // of the others, so many tokens' wait on the host (model/mlp_offload.hpp)
-
-    bool keeps_mlp(Index layer) const {
-        return policy == ActivationPolicy::keep ||
-               (policy == ActivationPolicy::recompute_mlp && layer < mlps);
-    }
+    // With recompute_mlp, so many tiles of gate and up stay all the same, of all layers together.
+    Index tiles;
+    // Of each layer's other tokens so many wait on the host, the first (model/mlp_offload.hpp).
+    Index offloaded = 0;
 };
 
 // What a layer's backward needs. Rows are the tokens of the shard.
@@ -41,8 +38,12 @@ struct LayerActivations {
     View<Device, Element<Device>, 2> qkv;      // (T, (H + 2 Hkv) D) after RoPE
     View<Device, Element<Device>, 2> context;  // (T, H D) attention output
     View<Device, float, 2> lse;                // (H, T)
-    View<Device, Element<Device>, 2> gate;     // (T, F), or no rows where the MLP is recomputed
-    View<Device, Element<Device>, 2> up;       // (T, F), or no rows
+    // Of the last tokens, as many as there are rows: gate and up of the others are recomputed, or wait on
+    // the host.
+    View<Device, Element<Device>, 2> gate;  // (tokens, F)
+    View<Device, Element<Device>, 2> up;    // (tokens, F)
+
+    Index first_kept() const { return rstd_mlp.size() - gate.rows(); }
 };
 
 // Sizes of one layer's work on one shard.
@@ -64,6 +65,16 @@ struct LayerShape {
     // The most inputs of a linear layer.
     Index linear_width() const { return std::max({config.width, q_width(), config.mlp_width}); }
     Index fold() const { return std::max(attention_fold, mlp_fold); }
+
+    Index mlp_tiles() const { return ceil_div(tokens, mlp_tile); }  // of one layer
+    // The first of a layer's tokens whose gate and up stay, to the last one. Tiles that stay are spread
+    // evenly over the layers, so that copies of the others to the host and back have as much time in each.
+    Index first_kept(const KeptActivations& kept, Index layer) const;
+    // Of a layer's tokens, so many wait on the host.
+    Index offloaded(const KeptActivations& kept, Index layer) const;
+    // Of all layers' tokens, the parts whose gate and up are computed again, and wait on the host.
+    double recomputed_part(const KeptActivations& kept) const;
+    double offloaded_part(const KeptActivations& kept) const;
 };
 
 template <class Device>

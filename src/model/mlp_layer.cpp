@@ -24,11 +24,12 @@ typename MlpLayer<Device>::Tile MlpLayer<Device>::tile(LayerRun<Device>& run,
                                                        const LayerActivations<Device>& act,
                                                        Range rows) const {
     const Range first{0, rows.size()};
-    const bool is_kept = act.gate.rows() > 0;
+    const bool is_kept = rows.begin >= act.first_kept();
+    const Range kept{rows.begin - act.first_kept(), rows.end - act.first_kept()};
     return {rows,
             run.scratch.normed.rows(first),
-            is_kept ? act.gate.rows(rows) : run.scratch.mlp.gate.rows(first),
-            is_kept ? act.up.rows(rows) : run.scratch.mlp.up.rows(first),
+            is_kept ? act.gate.rows(kept) : run.scratch.mlp.gate.rows(first),
+            is_kept ? act.up.rows(kept) : run.scratch.mlp.up.rows(first),
             run.scratch.mlp.product.rows(first),
             is_kept};
 }
@@ -129,9 +130,11 @@ void MlpLayer<Device>::backward_tile(LayerRun<Device>& run, const LayerWeights<D
     const auto d_product = scratch.mlp.d_product.rows(first);
     const auto d_normed = scratch.mlp.d_normed.rows(first);
     const View<Device, const Element<Device>, 2> normalised = act.normed_mlp.rows(tile.rows);
-    rms_norm_again(
-        run.stream,
-        {.normalised = normalised, .weight = weights.post_attention_norm, .y = tile.normed});
+    if (!tile.is_kept || gate_.needs_input() || up_.needs_input()) {
+        rms_norm_again(
+            run.stream,
+            {.normalised = normalised, .weight = weights.post_attention_norm, .y = tile.normed});
+    }
     if (!tile.is_kept) {
         expand(run, weights, tile);
     }

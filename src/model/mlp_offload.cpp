@@ -1,5 +1,7 @@
 #include "model/mlp_offload.hpp"
 
+#include <iterator>
+
 #include "core/error.hpp"
 #include "core/transfer.hpp"
 
@@ -14,7 +16,7 @@ MlpOffload<Device>::MlpOffload(Arena<Device>& arena, const Shape& shape)
         return;
     }
     memory_ = PinnedMemory(host_bytes(shape),
-                           "gate and up of " + std::to_string(shape.layers.size()) + " layers");
+                           "gate and up of " + std::to_string(shape.all_tokens()) + " tokens");
     for (Index i = 0; i < slots; ++i) {
         copies_.emplace_back();
     }
@@ -22,10 +24,8 @@ MlpOffload<Device>::MlpOffload(Arena<Device>& arena, const Shape& shape)
 
 template <class Device>
 std::size_t MlpOffload<Device>::host_bytes(const Shape& shape) {
-    return shape.is_empty() ? 0
-                            : sizeof(Element<Device>) *
-                                  static_cast<std::size_t>(2 * shape.layers.size() * shape.tokens *
-                                                           (shape.columns + shape.behind));
+    return sizeof(Element<Device>) *
+           static_cast<std::size_t>(2 * shape.all_tokens() * (shape.columns + shape.behind));
 }
 
 template <class Device>
@@ -60,10 +60,11 @@ void MlpOffload<Device>::copy(const Stream<Device>& copies, const Place& place, 
                               bool leaves) const {
     if constexpr (!std::is_same_v<Device, Cpu>) {
         const Index pitch = shape_.columns + shape_.behind;
-        const Index layer = 2 * shape_.tokens * pitch * (place.layer - shape_.layers.begin);
+        const auto layer = shape_.tokens.begin() + place.layer;
+        const Index before = std::accumulate(shape_.tokens.begin(), layer, Index{0});
         auto* const of_gate =
-            static_cast<Element<Device>*>(memory_.data()) + layer + place.rows.begin * pitch;
-        auto* const of_up = of_gate + shape_.tokens * pitch;
+            static_cast<Element<Device>*>(memory_.data()) + (2 * before + place.rows.begin) * pitch;
+        auto* const of_up = of_gate + *layer * pitch;
         const auto bytes =
             sizeof(Element<Device>) * static_cast<std::size_t>(place.rows.size() * pitch);
         const auto [gate, up] = tile(slot, place.rows.size());
@@ -78,11 +79,16 @@ void MlpOffload<Device>::begin_fetch(const Stream<Device>& stream, const TokenPi
     fetched_.clear();
     turn_ = 0;
     if constexpr (!std::is_same_v<Device, Cpu>) {
+        // What comes back by one of them has left by another.
         for (const Stream<Device>& copies : copies_) {
-            stream.wait_for(copies);  // all have left
+            for (const Stream<Device>& other : copies_) {
+                if (&copies != &other) {
+                    copies.wait_for(other);
+                }
+            }
         }
     }
-    for (Index layer = shape_.layers.end - 1; layer >= shape_.layers.begin; --layer) {
+    for (Index layer = std::ssize(shape_.tokens) - 1; layer >= 0; --layer) {
         pieces.for_each_tile(tokens, shape_.tile, [&](Range rows) {
             if (takes(layer, rows)) {
                 fetched_.push_back({layer, rows});

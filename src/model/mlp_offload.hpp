@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -11,8 +12,8 @@
 
 namespace longlora {
 
-// gate and up, which the last layers have no room for on a GPU, wait in pinned memory of the host for their
-// backward: those of the first tokens of each such layer. A tile is computed in a slot and leaves it
+// gate and up, as far as a GPU has no room for them, wait in pinned memory of the host for their backward:
+// those of the first tokens of each layer. A tile is computed in a slot and leaves it
 // while the next ones are computed; it is on its way back while those before it are worked on. The copies
 // of a slot run on a stream of its own, so that nobody waits for another's.
 template <class Device>
@@ -21,13 +22,13 @@ public:
     static constexpr Index slots = 3;
 
     struct Shape {
-        Range layers;   // of the model
-        Index tokens;   // of each of them; 0: none wait
-        Index tile;     // the most rows of one tile
-        Index columns;  // F, and
-        Index behind;   // more columns that are not part of the views
+        std::vector<Index> tokens;  // of each layer of the model, its first
+        Index tile;                 // the most rows of one tile
+        Index columns;              // F, and
+        Index behind;               // more columns that are not part of the views
 
-        bool is_empty() const { return layers.empty() || tokens == 0; }
+        Index all_tokens() const { return std::accumulate(tokens.begin(), tokens.end(), Index{0}); }
+        bool is_empty() const { return all_tokens() == 0; }
     };
     // gate and up of one tile: (rows, F) each.
     using Tile = std::pair<View<Device, Element<Device>, 2>, View<Device, Element<Device>, 2>>;
@@ -39,8 +40,7 @@ public:
     static std::size_t host_bytes(const Shape& shape);
 
     bool takes(Index layer, Range rows) const {
-        return !shape_.is_empty() && layer >= shape_.layers.begin && layer < shape_.layers.end &&
-               rows.end <= shape_.tokens;
+        return !rows.empty() && rows.end <= shape_.tokens[static_cast<std::size_t>(layer)];
     }
 
     // Forward: to be filled by work of `stream` between the two calls.
@@ -48,7 +48,8 @@ public:
     void end_keep(const Stream<Device>& stream, Index layer, Range rows);
 
     // Backward, when all are kept: layers from the last one on, of each the tiles that `pieces` of so many
-    // tokens make. Each that this takes is fetched in that order, and done with before the next.
+    // tokens make. Each that this takes is fetched in that order, and done with before the next. `stream`
+    // waits for none before it is fetched.
     void begin_fetch(const Stream<Device>& stream, const TokenPieces& pieces, Index tokens);
     Tile fetch(const Stream<Device>& stream, Index layer, Range rows);
     void done(const Stream<Device>& stream);

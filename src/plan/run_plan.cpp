@@ -133,60 +133,69 @@ public:
         });
         memory.parts.insert(memory.parts.end(), request_.besides.begin(), request_.besides.end());
         memory.host += request_.besides_on_host;
-        return {layout, kept, std::move(memory), available_};
+        const LayerShape shape = shape_of(layout);
+        return {layout,
+                kept,
+                shape.recomputed_part(kept),
+                shape.offloaded_part(kept),
+                std::move(memory),
+                available_};
     }
 
-    // The same with gate and up of as many layers as fit, and of the others what the host may take.
+    // The same with as much of gate and up as fits, and of the others what the host may take.
     RunPlan fill(const RunPlan& lean) const {
         return offload(request_.keeps_what_fits ? keep_what_fits(lean) : lean);
     }
 
     double work(const RunPlan& plan) const {
-        const auto layers = static_cast<double>(request_.config.layers);
-        const auto kept = static_cast<double>(plan.kept.mlps);
-        const double offloaded = static_cast<double>(plan.kept.offloaded) /
-                                 static_cast<double>(plan.layout.shard_length());
-        const double saved = (kept + (layers - kept) * offloaded) / layers;
-        return extra_work(plan.layout.chunks) + extra_work(plan.kept.policy) * (1 - saved);
+        const bool is_partial = plan.kept.policy == ActivationPolicy::recompute_mlp;
+        return extra_work(plan.layout.chunks) +
+               extra_work(plan.kept.policy) * (is_partial ? plan.recomputed : 1);
     }
 
 private:
-    RunPlan keep_what_fits(const RunPlan& lean) const {
-        const Index layers = request_.config.layers;
-        const double least = needed(lean.memory);
-        const double one = needed(plan(lean.layout.chunks, {lean.kept.policy, 1}).memory) - least;
-        const auto fit = static_cast<Index>((available_ - least) / std::max(one, 1.0));
-        return plan(lean.layout.chunks, {lean.kept.policy, std::clamp<Index>(fit, 0, layers)});
+    LayerShape shape_of(const Layout& layout) const {
+        return on_device(request_.device, [&](auto kind) {
+            return layer_shape<decltype(kind)>(request_.config, request_.tune,
+                                               layout.shard_length(), true);
+        });
     }
 
-    // Slots take a part of what layers had, which may be more than is won.
+    RunPlan keep_what_fits(const RunPlan& lean) const {
+        const Index all = shape_of(lean.layout).mlp_tiles() * request_.config.layers;
+        const auto keeping = [&](Index tiles) {
+            return plan(lean.layout.chunks, {lean.kept.policy, tiles});
+        };
+        const double least = needed(lean.memory);
+        const double one = (needed(keeping(all).memory) - least) / static_cast<double>(all);
+        const auto fit = static_cast<Index>((available_ - least) / std::max(one, 1.0));
+        RunPlan result = keeping(std::clamp<Index>(fit, 0, all));
+        while (result.kept.tiles > 0 && !fits(result.memory)) {  // not all tiles are of one size
+            result = keeping(result.kept.tiles - 1);
+        }
+        return result;
+    }
+
+    // Slots take a part of what tiles had, which may be more than is won.
     RunPlan offload(const RunPlan& plan) const {
-        if (request_.offload == 0 || request_.device == DeviceKind::cpu ||
-            plan.kept.mlps == request_.config.layers) {
+        if (request_.offload == 0 || request_.device == DeviceKind::cpu || plan.recomputed == 0) {
             return plan;
         }
+        const LayerShape shape = shape_of(plan.layout);
         KeptActivations kept = plan.kept;
-        kept.offloaded = 1;
-        while (kept.mlps > 0 && !fits(this->plan(plan.layout.chunks, kept).memory)) {
-            --kept.mlps;
+        kept.offloaded = shape.mlp_tile;
+        while (kept.tiles > 0 && !fits(this->plan(plan.layout.chunks, kept).memory)) {
+            --kept.tiles;
         }
-        const double host = needed_on_host(plan.memory);
-        const double one = needed_on_host(this->plan(plan.layout.chunks, kept).memory) - host;
-        const double tokens = std::min(request_.offload, host_ - host) / std::max(one, 1.0);
-        kept.offloaded = whole_tiles(plan.layout, tokens);
-        RunPlan result = this->plan(plan.layout.chunks, kept);
-        const bool is_better = fits(result.memory) && work(result) < work(plan);
-        return is_better ? result : plan;
-    }
-
-    // The most of a shard's tokens, at most so many.
-    Index whole_tiles(const Layout& layout, double most) const {
-        const Index shard = layout.shard_length();
-        const Index tile = on_device(request_.device, [&](auto kind) {
-            return layer_shape<decltype(kind)>(request_.config, request_.tune, shard, true)
-                .mlp_tile;
-        });
-        return most >= static_cast<double>(shard) ? shard : static_cast<Index>(most) / tile * tile;
+        const double before = needed_on_host(plan.memory);
+        for (Index tiles = shape.mlp_tiles(); tiles > 0; --tiles) {
+            kept.offloaded = std::min(tiles * shape.mlp_tile, shape.tokens);
+            RunPlan result = this->plan(plan.layout.chunks, kept);
+            if (needed_on_host(result.memory) - before <= request_.offload && fits(result.memory)) {
+                return work(result) < work(plan) ? result : plan;
+            }
+        }
+        return plan;
     }
 
     const PlanRequest& request_;
@@ -272,14 +281,14 @@ RunPlan plan_run(const PlanRequest& request, const Communicator<Cpu>& world) {
                               ExitCode::bad_input);
 }
 
-std::string kept_text(const KeptActivations& kept, Index layers) {
-    std::string text = policy_name(kept.policy);
-    if (kept.mlps > 0 || kept.offloaded > 0) {
-        text += ", in " + std::to_string(layers - kept.mlps) + " of " + std::to_string(layers) +
-                " layers";
+std::string kept_text(const RunPlan& plan) {
+    std::string text = policy_name(plan.kept.policy);
+    const auto percent = [](double part) { return format_number(100 * part, 3) + " %"; };
+    if (plan.kept.tiles > 0 || plan.kept.offloaded > 0) {
+        text += " for " + percent(plan.recomputed) + " of tokens";
     }
-    if (kept.offloaded > 0) {
-        text += ", " + std::to_string(kept.offloaded) + " tokens of each offloaded";
+    if (plan.offloaded > 0) {
+        text += ", " + percent(plan.offloaded) + " offloaded";
     }
     return text;
 }

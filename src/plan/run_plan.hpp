@@ -25,9 +25,9 @@ struct PlanRequest {
     // ranks from a sequence.
     Index earlier_chunks = 0;
     std::optional<ActivationPolicy> earlier_policy = std::nullopt;
-    bool keeps_what_fits = true;  // with recompute_mlp: gate and up of as many layers as fit
-    // Bytes of the host's memory that a rank may take for gate and up of layers that would recompute
-    // their MLP; on the CPU they would lie in the same memory, so nothing is offloaded.
+    bool keeps_what_fits = true;  // with recompute_mlp: as much of gate and up as fits
+    // Bytes of the host's memory that a rank may take for gate and up that would be computed again; on the
+    // CPU they would lie in the same memory, so nothing is offloaded.
     double offload = 0;
     // What lies on the device besides, by purpose, and of the host's memory.
     std::vector<std::pair<std::string, double>> besides = {};
@@ -39,6 +39,8 @@ struct PlanRequest {
 struct RunPlan {
     Layout layout;
     KeptActivations kept;
+    double recomputed;  // part of all layers' tokens whose gate and up are computed again
+    double offloaded;   // part whose gate and up wait on the host
     MemoryPlan memory;  // of this rank
     double available;   // of the rank that has least
 };
@@ -49,7 +51,7 @@ struct RunPlan {
 RunPlan plan_run(const PlanRequest& request, const Communicator<Cpu>& world);
 
 std::string policy_name(ActivationPolicy policy);
-// "recompute_mlp, in 27 of 32 layers, 8192 tokens of each offloaded"
-std::string kept_text(const KeptActivations& kept, Index layers);
+// "recompute_mlp for 21.1 % of tokens, 63.3 % offloaded"
+std::string kept_text(const RunPlan& plan);
 
 }  // namespace longlora

@@ -56,19 +56,16 @@ class Training:
         return int(self.attributes.get("planned_chunks", 0))
 
     def policy(self):
-        """As the program announces it: recompute_mlp, in 27 of 32 layers, 8192 tokens of each offloaded."""
+        """As the program announces it: recompute_mlp for 21.1 % of tokens, 63.3 % offloaded."""
         match = re.search(r"activations (.*), [\d.]+ \S+ a rank", self.result.out)
         return match[1] if match else ""
 
     def executed_flop(self, model, schedule):
         """With what the policy computes again, in as many layers as it does."""
         kept, again = (work.executed_flop(model, replace(schedule, policy=policy))
-                       for policy in ("keep", self.policy().partition(",")[0] or "keep"))
-        match = re.search(r"in (\d+) of (\d+) layers(?:, (\d+) tokens of each)?", self.policy())
-        if not match:
-            return again
-        offloaded = int(match[3] or 0) / (schedule.length / max(self.chunks(), 1))
-        return kept + (again - kept) * int(match[1]) / int(match[2]) * (1 - offloaded)
+                       for policy in ("keep", (self.policy() or "keep").split()[0]))
+        match = re.search(r"for ([\d.e-]+) % of tokens", self.policy())
+        return kept + (again - kept) * float(match[1]) / 100 if match else again
 
 
 def read_log(path):
@@ -162,9 +159,8 @@ def step(check):
         for offloaded in scale["offload"]:
             step_with_offload(check, own, torch, offloaded)
         gpu_profile.report(check, own.seconds())
-        phases = own.phases()
-        check.add("seconds by phase", ", ".join(f"{name} {value:.3f}" for name, value in phases.items()),
-                  remark=f"of a step of {own.steps['seconds'][-1]:.3f}", **phases)
+        check.add("seconds by phase", in_words(own.phases()), remark=f"of a step of {own.steps['seconds'][-1]:.3f}",
+                  **own.phases())
     if torch:
         check.add("transformers + PEFT", f"{length / torch['seconds']:.0f} tokens/s ({torch['seconds']:.3f} s)",
                   remark="forward {forward:.3f}, backward {backward:.3f}, update {update:.3f}".format(**torch),
@@ -188,8 +184,12 @@ def step_with_offload(check, own, torch, offloaded):
     seconds = other.seconds()
     check.add(what, f"{length / seconds:.0f} tokens/s ({seconds:.3f} s)", f"{own.seconds():.3f} s without",
               f"{torch['seconds'] / seconds:.2f} x transformers + PEFT" if torch else "", "2 x",
-              f"activations {other.policy()}, device {gib(other.device_bytes)}, host {gib(other.host_bytes)}",
-              seconds=seconds)
+              f"activations {other.policy()}, device {gib(other.device_bytes)}, host {gib(other.host_bytes)}; "
+              f"{in_words(other.phases())}", seconds=seconds)
+
+
+def in_words(phases):
+    return ", ".join(f"{name} {seconds:.3f}" for name, seconds in phases.items())
 
 
 def report_step(check, own, torch, square):

@@ -26,7 +26,7 @@ constexpr std::size_t guard_bytes = 256;
 constexpr unsigned char guard = 0xA5;
 constexpr std::size_t alignment = 256;  // as cudaMalloc's
 
-enum class Kind { host, device };
+enum class Kind { host, registered, device };
 
 class Allocations {
 public:
@@ -62,6 +62,24 @@ public:
         used_ -= kind == Kind::device ? block->second.bytes : 0;
         blocks_.erase(block);
         std::free(memory);
+        return cudaSuccess;
+    }
+
+    // Memory of others, pinned from now on.
+    cudaError_t adopt(const void* memory, std::size_t bytes) {
+        const std::lock_guard lock(mutex_);
+        const auto* const first = static_cast<const char*>(memory);
+        return blocks_.try_emplace(first, Block{bytes, Kind::registered}).second
+                   ? cudaSuccess
+                   : cudaErrorInvalidValue;
+    }
+    cudaError_t give_up(const void* memory) {
+        const std::lock_guard lock(mutex_);
+        const auto block = blocks_.find(static_cast<const char*>(memory));
+        if (block == blocks_.end() || block->second.kind != Kind::registered) {
+            return cudaErrorInvalidValue;
+        }
+        blocks_.erase(block);
         return cudaSuccess;
     }
 
@@ -193,10 +211,12 @@ cudaError_t cudaFreeHost(void* memory) {
     return report(allocations().release(memory, Kind::host));
 }
 cudaError_t cudaHostRegister(void* memory, std::size_t bytes, unsigned /*flags*/) {
-    return report(memory == nullptr || bytes == 0 ? cudaErrorInvalidValue : cudaSuccess);
+    return report(memory == nullptr || bytes == 0 ? cudaErrorInvalidValue
+                                                  : allocations().adopt(memory, bytes));
 }
 cudaError_t cudaHostUnregister(void* memory) {
-    return report(memory == nullptr ? cudaErrorInvalidValue : cudaSuccess);
+    longlora::emulator::finish_copies();
+    return report(allocations().give_up(memory));
 }
 
 cudaError_t cudaMemGetInfo(std::size_t* free_bytes, std::size_t* total_bytes) {

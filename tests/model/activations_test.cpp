@@ -156,3 +156,63 @@ BOOST_AUTO_TEST_CASE(tiles_are_bounded) {
     BOOST_TEST(layer_shape<Cpu>(config, tiny_tune(), 100000, true).mlp_tile == 1024);
     BOOST_TEST(layer_shape<Cpu>(config, tiny_tune(), 7, true).mlp_tile == 7);
 }
+
+// Whole tiles, the last of a layer; as many of each layer as of the others, so that what leaves for the
+// host in the time of a layer is never much more than elsewhere.
+BOOST_AUTO_TEST_CASE(tiles_of_gate_and_up_that_stay_are_spread_evenly) {
+    LayerShape shape = shape_of();
+    shape.tokens = 70;
+    shape.mlp_tile = 16;  // 4 of 16 tokens, one of 6
+    for (const Index layers : {1, 5, 32}) {
+        shape.config.layers = layers;
+        for (Index tiles = 0; tiles <= 5 * layers; ++tiles) {
+            const KeptActivations kept(ActivationPolicy::recompute_mlp, tiles);
+            Index count = 0;
+            Index least = 5;
+            Index most = 0;
+            for (Index l = 0; l < layers; ++l) {
+                const Index first = shape.first_kept(kept, l);
+                const Index others = ceil_div(first, shape.mlp_tile);
+                BOOST_TEST(first == std::min(shape.tokens, others * shape.mlp_tile));
+                count += 5 - others;
+                least = std::min(least, 5 - others);
+                most = std::max(most, 5 - others);
+            }
+            BOOST_TEST(count == tiles);
+            BOOST_TEST(most - least <= 1);
+        }
+    }
+    BOOST_TEST(shape.first_kept(ActivationPolicy::keep, 0) == 0);
+    BOOST_TEST(shape.first_kept(ActivationPolicy::recompute_layer, 0) == shape.tokens);
+}
+
+BOOST_AUTO_TEST_CASE(tokens_are_kept_or_offloaded_or_recomputed) {
+    LayerShape shape = shape_of();
+    shape.tokens = 64;
+    shape.mlp_tile = 16;
+    shape.config.layers = 2;
+    KeptActivations kept(ActivationPolicy::recompute_mlp, 3);  // of the first layer one tile
+    kept.offloaded = 32;
+    BOOST_TEST(shape.first_kept(kept, 0) == 48);
+    BOOST_TEST(shape.first_kept(kept, 1) == 32);
+    const auto offload = offload_shape<Cpu>(shape, kept);
+    BOOST_TEST(offload.tokens == std::vector<Index>({32, 32}), boost::test_tools::per_element());
+    BOOST_TEST(shape.offloaded_part(kept) == 64.0 / 128);
+    BOOST_TEST(shape.recomputed_part(kept) == 16.0 / 128);
+    kept.offloaded = 64;  // what stays does not wait as well
+    BOOST_TEST(offload_shape<Cpu>(shape, kept).tokens == std::vector<Index>({48, 32}),
+               boost::test_tools::per_element());
+    BOOST_TEST(shape.recomputed_part(kept) == 0);
+    BOOST_TEST(offload_shape<Cpu>(shape, ActivationPolicy::keep).is_empty());
+    BOOST_TEST(shape.recomputed_part(ActivationPolicy::keep) == 0);
+    BOOST_TEST(shape.recomputed_part(ActivationPolicy::recompute_layer) == 1);
+
+    const Activations<Cpu> act = [&] {
+        Arena<Cpu> arena("test", std::size_t{1} << 20U);
+        return Activations<Cpu>(arena, shape, kept);
+    }();
+    BOOST_TEST(act.layer(0).gate.rows() == 16);
+    BOOST_TEST(act.layer(1).up.rows() == 32);
+    BOOST_TEST(act.layer(1).first_kept() == 32);
+    BOOST_TEST(act.transient().first_kept() == 64);
+}

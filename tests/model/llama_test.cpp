@@ -52,9 +52,9 @@ struct Result {
 };
 
 // Loss and gradients of the row on the ranks of `comm`, in exactly the memory that was measured.
-Result train(TinyModel& model, const Layout& layout, ActivationPolicy policy,
+Result train(TinyModel& model, const Layout& layout, const KeptActivations& kept,
              const Communicator<Cpu>& comm) {
-    const TwoPass<Cpu>::Shape shape{model.config, model.tune, layout, policy};
+    const TwoPass<Cpu>::Shape shape{model.config, model.tune, layout, kept};
     auto measuring = Arena<Cpu>::measuring("test");
     TwoPass<Cpu>(measuring, shape, comm.rank());
     Arena<Cpu> arena("test", measuring.used());
@@ -247,6 +247,24 @@ BOOST_AUTO_TEST_CASE(gradients_are_the_derivative_with_dropout) {
 BOOST_AUTO_TEST_CASE(every_policy_and_number_of_chunks_gives_the_same_loss_and_gradients) {
     TinyModel model(tiny_config(), with(TuneMode::lora_plus));
     require_same_everywhere(model, {.length = length, .group = 16}, {1, 2, 4}, every_policy);
+}
+
+// Three tiles a layer, of which two stay in each or one; backward's tiles, of whole half-groups, straddle
+// where they begin.
+BOOST_AUTO_TEST_CASE(what_stays_of_gate_and_up_changes_no_bit) {
+    if (!is_alone()) {
+        return;
+    }
+    const auto world = Communicator<Cpu>::world();
+    TinyModel model(tiny_config(), with(TuneMode::lora_plus));
+    const Layout layout{.length = 2560, .group = 160};
+    const Index layers = model.config.layers;
+    const Result expected = train(model, layout, ActivationPolicy::keep, world);
+    for (const Index tiles : {Index{0}, layers, 2 * layers - 1, 3 * layers}) {
+        const Result actual = train(model, layout, {ActivationPolicy::recompute_mlp, tiles}, world);
+        BOOST_TEST(actual.loss == expected.loss);
+        BOOST_TEST((actual.gradients == expected.gradients), tiles << " tiles stay");
+    }
 }
 
 // Groups of 16 (shards hold several, one, a part of one) and of 48 (longer than most shards).

@@ -6,6 +6,7 @@
 
 #include "core/cuda_device.hpp"
 #include "core/error.hpp"
+#include "core/text.hpp"
 #include "model/tiny_model.hpp"
 
 using namespace longlora;
@@ -105,8 +106,8 @@ BOOST_AUTO_TEST_CASE(an_earlier_pick_that_takes_ranks_from_a_sequence_is_dropped
     BOOST_TEST(plan.layout.chunks == (world.size() == 1 ? 4 : 1));
 }
 
-// Between memory for all layers' gate and up and memory for none of them, as many keep them as fit.
-BOOST_AUTO_TEST_CASE(gate_and_up_are_kept_in_as_many_layers_as_fit) {
+// Between memory for all layers' gate and up and memory for none of them, as many tiles stay as fit.
+BOOST_AUTO_TEST_CASE(as_many_tiles_of_gate_and_up_are_kept_as_fit) {
     const auto world = Communicator<Cpu>::world();
     PlanRequest growing = request();
     growing.config.layers = 16;
@@ -118,12 +119,16 @@ BOOST_AUTO_TEST_CASE(gate_and_up_are_kept_in_as_many_layers_as_fit) {
         plan = plan_run(growing, world);
     }
     BOOST_TEST((plan.kept.policy == ActivationPolicy::recompute_mlp));
-    BOOST_TEST(plan.kept.mlps > 0);
-    BOOST_TEST(plan.kept.mlps < growing.config.layers);
+    const Index tiles =
+        layer_shape<Cpu>(growing.config, growing.tune, plan.layout.shard_length(), true)
+            .mlp_tiles() *
+        growing.config.layers;
+    BOOST_TEST(plan.kept.tiles > 0);
+    BOOST_TEST(plan.kept.tiles < tiles);
     // Of gate and up alone: what the process itself holds is another number each time one looks.
-    const auto bytes = [&](Index mlps) {
+    const auto bytes = [&](Index kept) {
         const MemoryPlan memory = plan_memory<Cpu>(
-            {growing.config, growing.tune, plan.layout, {ActivationPolicy::recompute_mlp, mlps}},
+            {growing.config, growing.tune, plan.layout, {ActivationPolicy::recompute_mlp, kept}},
             world.rank() % plan.layout.ranks, world.size());
         const auto part =
             std::find_if(memory.parts.begin(), memory.parts.end(),
@@ -131,17 +136,19 @@ BOOST_AUTO_TEST_CASE(gate_and_up_are_kept_in_as_many_layers_as_fit) {
         return part->second;
     };
     const double planned = world.max(plan.memory.total());
-    const double one_more = bytes(plan.kept.mlps + 1) - bytes(plan.kept.mlps);
+    const double one_more = bytes(plan.kept.tiles + 1) - bytes(plan.kept.tiles);
     BOOST_TEST(one_more > 0);
     BOOST_TEST(planned <= plan.available * 1.001);
     BOOST_TEST(planned + one_more > plan.available * 0.999);
-    BOOST_TEST(kept_text(plan.kept, growing.config.layers) ==
-               "recompute_mlp, in " + std::to_string(growing.config.layers - plan.kept.mlps) +
-                   " of 16 layers");
+    const double kept = static_cast<double>(plan.kept.tiles) / static_cast<double>(tiles);
+    BOOST_TEST(plan.recomputed == 1 - kept, boost::test_tools::tolerance(0.01));
+    BOOST_TEST(kept_text(plan) ==
+               "recompute_mlp for " + format_number(100 * plan.recomputed, 3) + " % of tokens");
 
     growing.policy = ActivationPolicy::recompute_mlp;  // asked for: nothing more is kept
     growing.keeps_what_fits = false;
-    BOOST_TEST(plan_run(growing, world).kept.mlps == 0);
+    BOOST_TEST(plan_run(growing, world).kept.tiles == 0);
+    BOOST_TEST(kept_text(plan_run(growing, world)) == "recompute_mlp");
     growing.offload = 1e9;  // the host's memory is the CPU's
     BOOST_TEST(plan_run(growing, world).kept.offloaded == 0);
 }
@@ -218,7 +225,7 @@ BOOST_AUTO_TEST_CASE(a_gpu_may_offload_what_it_has_no_room_for) {
     BOOST_TEST(offloaded(0.49) == 0);
     BOOST_TEST(offloaded(0.51) == 8192);
     BOOST_TEST(offloaded(1) == offloading.length);
-    BOOST_TEST(kept_text(plan_run(offloading, world).kept, 2) ==
-               "recompute_mlp, in 2 of 2 layers, 16384 tokens of each offloaded");
+    BOOST_TEST(kept_text(plan_run(offloading, world)) ==
+               "recompute_mlp for 0 % of tokens, 100 % offloaded");
 }
 #endif
