@@ -9,7 +9,8 @@ source "$bundle/scripts/environment.sh"
 # Open MPI looks up programs in PATH even if that is not set, and PMIx crashes without a home
 export PATH HOME=${HOME-/}
 export OPAL_PREFIX=$bundle OMPI_MCA_orte_launch_agent=$bundle/orted
-export PMIX_MCA_mca_base_component_path=$bundle/lib/pmix PMIX_MCA_pcompress_base_silence_warning=1
+# not the machine's plugins, which another PMIx's are
+export PMIX_PKGLIBDIR=$bundle/lib/pmix PMIX_MCA_pcompress_base_silence_warning=1
 # else mpirun would not even start on one machine
 command -v ssh >/dev/null || command -v rsh >/dev/null || export OMPI_MCA_plm_rsh_agent=${OMPI_MCA_plm_rsh_agent-/bin/false}
 

@@ -45,7 +45,7 @@ class Bundle:
                  "OMPI_MCA_rmaps_base_oversubscribe": "1", "OMPI_MCA_mpi_yield_when_idle": "1",
                  "OMPI_MCA_hwloc_base_binding_policy": "none"}
         if (self.root / "bin" / "mpirun").exists():
-            found.update(OPAL_PREFIX=str(self.root), PMIX_MCA_mca_base_component_path=str(self.root / "lib" / "pmix"))
+            found.update(OPAL_PREFIX=str(self.root), PMIX_PKGLIBDIR=str(self.root / "lib" / "pmix"))
         return found
 
 
