@@ -20,7 +20,7 @@ FULL = {
                   "kernels": ("automatic", "tensor_cores")},
     "small": {"seconds": 0.3},
     "step": {"model": LLAMA2_7B, "length": 32768, "group": 8192, "steps": 5, "torch_steps": 4, "options": {},
-             # At 40 to 50 GB/s the bus has time for three tiles of four beside a forward pass, for 28 GiB, not for all.
+             # Some of what the GPU has no room for, and all of it.
              "offload": (28, 48), "offload_options": {}},
     "streaming": {"models": {"7B": LLAMA2_7B, "8B": LLAMA3_8B}, "lengths": (65536, 262144, 1048576), "group": 8192,
                   "shard": 16384, "compared": 32768, "compared_chunks": 4, "slowest": 7000,
