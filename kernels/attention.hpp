@@ -75,7 +75,8 @@ struct AttentionBackward {
 template <class Device>
 constexpr bool attention_overwrites = !std::is_same_v<Device, Cpu>;
 
-// Items of one call that add to the same queries may be attended in one go: cheaper together.
+// Items of one call that add to the same queries may be attended in one go, as Hopper's kernels do: cheaper
+// together.
 template <class Device>
 constexpr bool attention_joins = !std::is_same_v<Device, Cpu>;
 

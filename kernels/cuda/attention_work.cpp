@@ -3,6 +3,8 @@
 #include <limits>
 #include <map>
 
+#include "core/error.hpp"
+
 namespace longlora {
 namespace {
 
@@ -138,6 +140,7 @@ std::vector<AttentionRound> make_rounds(std::span<const AttentionItem> all, cons
     std::vector<Place> places;
     for (const AttentionItem& item : all) {
         if (!is_nothing(item)) {
+            ensure(item.heads.end <= std::numeric_limits<std::int16_t>::max(), "too many heads");
             items.push_back(item);
             places.push_back(place_of(item));
         }

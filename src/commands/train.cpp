@@ -142,8 +142,7 @@ void announce(const RunPlan& plan, const Options& options, const ModelSetup& set
         std::to_string(plan.layout.length) + " tokens a step on " +
         std::to_string(world / plan.layout.ranks) + " data x " + std::to_string(plan.layout.ranks) +
         " sequence ranks, chunks " + std::to_string(plan.layout.chunks) + ", activations " +
-        kept_text(plan) + ", " + format_bytes(plan.memory.total()) +
-        " a rank");
+        kept_text(plan) + ", " + format_bytes(plan.memory.total()) + " a rank");
 }
 
 // A run that has ended says so. It goes on when train.steps has grown, when it was killed while it

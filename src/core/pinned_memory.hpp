@@ -19,6 +19,8 @@ public:
     void* data() const { return data_; }
 
 private:
+    void pin_pages(std::size_t bytes);
+
     void* data_ = nullptr;
     std::size_t mapped_ = 0;  // bytes of pages of its own; 0: CUDA's
 };

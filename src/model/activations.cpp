@@ -63,19 +63,34 @@ LayerShape layer_shape(const LlamaConfig& config, const Tune& tune, Index tokens
             wants_gradients};
 }
 
+namespace {
+
+// Tiles of gate and up that stay in the layers before `layer`.
+Index kept_before(const LayerShape& shape, const KeptActivations& kept, Index layer) {
+    return layer * kept.tiles / shape.config.layers;
+}
+
+}  // namespace
+
 Index LayerShape::first_kept(const KeptActivations& kept, Index layer) const {
     if (kept.policy != ActivationPolicy::recompute_mlp) {
         return kept.policy == ActivationPolicy::keep ? 0 : tokens;
     }
-    const auto until = [&](Index l) { return l * kept.tiles / config.layers; };
-    const Index others = mlp_tiles() - (until(layer + 1) - until(layer));
-    return std::min(tokens, std::max<Index>(others, 0) * mlp_tile);
+    const Index stay = kept_before(*this, kept, layer + 1) - kept_before(*this, kept, layer);
+    return std::min(tokens, std::max<Index>(mlp_tiles() - stay, 0) * mlp_tile);
 }
 
+// As many of each layer's other tiles as of all layers'.
 Index LayerShape::offloaded(const KeptActivations& kept, Index layer) const {
-    return kept.policy == ActivationPolicy::recompute_mlp
-               ? std::min(kept.offloaded, first_kept(kept, layer))
-               : 0;
+    const Index all = config.layers * mlp_tiles() - kept.tiles;
+    if (kept.policy != ActivationPolicy::recompute_mlp || all == 0) {
+        return 0;
+    }
+    const auto before = [&](Index l) {
+        const Index others = l * mlp_tiles() - kept_before(*this, kept, l);
+        return others * std::min(kept.offloaded, all) / all;
+    };
+    return std::min((before(layer + 1) - before(layer)) * mlp_tile, first_kept(kept, layer));
 }
 
 double LayerShape::recomputed_part(const KeptActivations& kept) const {

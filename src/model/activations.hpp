@@ -15,14 +15,14 @@ namespace longlora {
 // the forward is computed twice; prefer more chunks to recompute_layer.
 enum class ActivationPolicy { keep, recompute_mlp, recompute_layer };
 
-// The policy of each layer.
+// What all layers keep. Tiles are the MLP's, of LayerShape::mlp_tile tokens.
 struct KeptActivations {
     KeptActivations(ActivationPolicy of_all, Index but = 0) : policy(of_all), tiles(but) {}
 
     ActivationPolicy policy;
     // With recompute_mlp, so many tiles of gate and up stay all the same, of all layers together.
     Index tiles;
-    // Of each layer's other tokens so many wait on the host, the first (model/mlp_offload.hpp).
+    // Of the others so many wait on the host (model/mlp_offload.hpp).
     Index offloaded = 0;
 };
 
@@ -69,8 +69,10 @@ struct LayerShape {
     Index mlp_tiles() const { return ceil_div(tokens, mlp_tile); }  // of one layer
     // The first of a layer's tokens whose gate and up stay, to the last one. Tiles that stay are spread
     // evenly over the layers, so that copies of the others to the host and back have as much time in each.
+    // Where a tile of backward, which has whole pieces, begins before it and ends behind it, all of that
+    // tile is recomputed.
     Index first_kept(const KeptActivations& kept, Index layer) const;
-    // Of a layer's tokens, so many wait on the host.
+    // Of a layer's tokens so many wait on the host, the first.
     Index offloaded(const KeptActivations& kept, Index layer) const;
     // Of all layers' tokens, the parts whose gate and up are computed again, and wait on the host.
     double recomputed_part(const KeptActivations& kept) const;

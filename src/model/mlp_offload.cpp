@@ -73,21 +73,25 @@ void MlpOffload<Device>::copy(const Stream<Device>& copies, const Place& place, 
     }
 }
 
+// What comes back by one stream has left by another.
+template <class Device>
+void MlpOffload<Device>::wait_for_each_other() const {
+    if constexpr (!std::is_same_v<Device, Cpu>) {
+        for (const Stream<Device>& copies : copies_) {
+            copies_.front().wait_for(copies);
+        }
+        for (const Stream<Device>& copies : copies_) {
+            copies.wait_for(copies_.front());
+        }
+    }
+}
+
 template <class Device>
 void MlpOffload<Device>::begin_fetch(const Stream<Device>& stream, const TokenPieces& pieces,
                                      Index tokens) {
     fetched_.clear();
     turn_ = 0;
-    if constexpr (!std::is_same_v<Device, Cpu>) {
-        // What comes back by one of them has left by another.
-        for (const Stream<Device>& copies : copies_) {
-            for (const Stream<Device>& other : copies_) {
-                if (&copies != &other) {
-                    copies.wait_for(other);
-                }
-            }
-        }
-    }
+    wait_for_each_other();
     for (Index layer = std::ssize(shape_.tokens) - 1; layer >= 0; --layer) {
         pieces.for_each_tile(tokens, shape_.tile, [&](Range rows) {
             if (takes(layer, rows)) {

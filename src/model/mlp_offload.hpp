@@ -65,6 +65,7 @@ private:
     Tile tile(std::size_t slot, Index rows) const;
     void copy(const Stream<Device>& copies, const Place& place, std::size_t slot,
               bool leaves) const;
+    void wait_for_each_other() const;
     void start_fetch(const Stream<Device>& stream, Index turn);
 
     Shape shape_;

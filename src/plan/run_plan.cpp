@@ -161,41 +161,53 @@ private:
         });
     }
 
-    RunPlan keep_what_fits(const RunPlan& lean) const {
-        const Index all = shape_of(lean.layout).mlp_tiles() * request_.config.layers;
-        const auto keeping = [&](Index tiles) {
-            return plan(lean.layout.chunks, {lean.kept.policy, tiles});
-        };
-        const double least = needed(lean.memory);
-        const double one = (needed(keeping(all).memory) - least) / static_cast<double>(all);
-        const auto fit = static_cast<Index>((available_ - least) / std::max(one, 1.0));
-        RunPlan result = keeping(std::clamp<Index>(fit, 0, all));
-        while (result.kept.tiles > 0 && !fits(result.memory)) {  // not all tiles are of one size
-            result = keeping(result.kept.tiles - 1);
+    Index tiles_of(const Layout& layout) const {
+        return shape_of(layout).mlp_tiles() * request_.config.layers;
+    }
+
+    // The most of 0 ... all that is `possible`, which what is less than that is, too.
+    template <class Possible>
+    static Index most(Index all, const Possible& possible) {
+        Index least = 0;
+        while (least < all) {
+            const Index middle = least + (all - least + 1) / 2;
+            if (possible(middle)) {
+                least = middle;
+            } else {
+                all = middle - 1;
+            }
         }
-        return result;
+        return least;
+    }
+
+    RunPlan keep_what_fits(const RunPlan& lean) const {
+        KeptActivations kept = lean.kept;
+        kept.tiles = most(tiles_of(lean.layout), [&](Index tiles) {
+            return fits(plan(lean.layout.chunks, {kept.policy, tiles}).memory);
+        });
+        return plan(lean.layout.chunks, kept);
     }
 
     // Slots take a part of what tiles had, which may be more than is won.
-    RunPlan offload(const RunPlan& plan) const {
-        if (request_.offload == 0 || request_.device == DeviceKind::cpu || plan.recomputed == 0) {
-            return plan;
+    RunPlan offload(const RunPlan& before) const {
+        if (request_.offload == 0 || request_.device == DeviceKind::cpu || before.recomputed == 0) {
+            return before;
         }
-        const LayerShape shape = shape_of(plan.layout);
-        KeptActivations kept = plan.kept;
-        kept.offloaded = shape.mlp_tile;
-        while (kept.tiles > 0 && !fits(this->plan(plan.layout.chunks, kept).memory)) {
-            --kept.tiles;
-        }
-        const double before = needed_on_host(plan.memory);
-        for (Index tiles = shape.mlp_tiles(); tiles > 0; --tiles) {
-            kept.offloaded = std::min(tiles * shape.mlp_tile, shape.tokens);
-            RunPlan result = this->plan(plan.layout.chunks, kept);
-            if (needed_on_host(result.memory) - before <= request_.offload && fits(result.memory)) {
-                return work(result) < work(plan) ? result : plan;
-            }
-        }
-        return plan;
+        KeptActivations kept = before.kept;
+        const auto with = [&](Index tiles, Index offloaded) {
+            kept.tiles = tiles;
+            kept.offloaded = offloaded;
+            return plan(before.layout.chunks, kept);
+        };
+        const Index tiles = most(
+            kept.tiles, [&](Index count) { return needed(with(count, 1).memory) <= available_; });
+        const double on_host = needed_on_host(before.memory);
+        const Index offloaded = most(tiles_of(before.layout) - tiles, [&](Index count) {
+            const RunPlan plan = with(tiles, count);
+            return needed_on_host(plan.memory) - on_host <= request_.offload && fits(plan.memory);
+        });
+        RunPlan result = with(tiles, offloaded);
+        return offloaded > 0 && work(result) < work(before) ? result : before;
     }
 
     const PlanRequest& request_;

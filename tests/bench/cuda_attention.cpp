@@ -52,9 +52,7 @@ public:
 
     void reset() const { attention_reset(stream_, {.out = out_.view, .lse = lse_.view}); }
 
-    void forward() const {
-        attend(plan_.own_items());
-    }
+    void forward() const { attend(plan_.own_items()); }
 
     // What comes before the kernels of backward.
     void prepare() const {

@@ -160,7 +160,7 @@ def end(process, is_late):
 
 class MemoryInUse:
     """The most bytes in use while the block runs: on the GPU by all processes, of the host beyond what was used before
-    (pinned memory is not in a process's resident size). nan where nobody says."""
+    (pinned memory of CUDA's own is not in a process's resident size). nan where nobody says."""
 
     def __enter__(self):
         self.device, self.process, self.ended = math.nan, None, threading.Event()

@@ -61,7 +61,7 @@ class Training:
         return match[1] if match else ""
 
     def executed_flop(self, model, schedule):
-        """With what the policy computes again, in as many layers as it does."""
+        """With what the policy computes again, for as many tokens as it does."""
         kept, again = (work.executed_flop(model, replace(schedule, policy=policy))
                        for policy in ("keep", (self.policy() or "keep").split()[0]))
         match = re.search(r"for ([\d.e-]+) % of tokens", self.policy())

@@ -192,14 +192,14 @@ BOOST_AUTO_TEST_CASE(tokens_are_kept_or_offloaded_or_recomputed) {
     shape.mlp_tile = 16;
     shape.config.layers = 2;
     KeptActivations kept(ActivationPolicy::recompute_mlp, 3);  // of the first layer one tile
-    kept.offloaded = 32;
+    kept.offloaded = 4;
     BOOST_TEST(shape.first_kept(kept, 0) == 48);
     BOOST_TEST(shape.first_kept(kept, 1) == 32);
     const auto offload = offload_shape<Cpu>(shape, kept);
     BOOST_TEST(offload.tokens == std::vector<Index>({32, 32}), boost::test_tools::per_element());
     BOOST_TEST(shape.offloaded_part(kept) == 64.0 / 128);
     BOOST_TEST(shape.recomputed_part(kept) == 16.0 / 128);
-    kept.offloaded = 64;  // what stays does not wait as well
+    kept.offloaded = 9;  // what stays does not wait as well
     BOOST_TEST(offload_shape<Cpu>(shape, kept).tokens == std::vector<Index>({48, 32}),
                boost::test_tools::per_element());
     BOOST_TEST(shape.recomputed_part(kept) == 0);

@@ -153,6 +153,36 @@ BOOST_AUTO_TEST_CASE(as_many_tiles_of_gate_and_up_are_kept_as_fit) {
     BOOST_TEST(plan_run(growing, world).kept.offloaded == 0);
 }
 
+// The last tile of each layer is short, and stays first: of the others as many as fit beside those.
+BOOST_AUTO_TEST_CASE(tiles_of_two_sizes_fill_the_memory) {
+    const auto world = Communicator<Cpu>::world();
+    PlanRequest uneven = request();
+    uneven.config.mlp_width = 4096;  // tiles of 32 MiB: what others take meanwhile is less
+    uneven.chunks = 1;
+    uneven.sequence_ranks = 1;
+    uneven.policy = ActivationPolicy::recompute_mlp;
+    const Index tile = layer_shape<Cpu>(uneven.config, uneven.tune, 1 << 20, true).mlp_tile;
+    uneven.length = 2 * tile + 128;
+    const auto total = [&](Index tiles) {
+        const Layout layout{uneven.length, uneven.group, 1, 1, uneven.pattern, uneven.boundary};
+        return plan_memory<Cpu>(
+                   {uneven.config, uneven.tune, layout, {ActivationPolicy::recompute_mlp, tiles}},
+                   0, world.size())
+            .total();
+    };
+    const Index all = 3 * uneven.config.layers;
+    for (Index tiles = 1; tiles < all; ++tiles) {
+        uneven.besides.clear();
+        const double room = plan_run(uneven, world).available;
+        uneven.besides = {{"ballast", room - (total(tiles) + total(tiles + 1)) / 2}};
+        const RunPlan plan = plan_run(uneven, world);
+        const double one_more = total(plan.kept.tiles + 1) - total(plan.kept.tiles);
+        BOOST_TEST(plan.kept.tiles > 0);
+        BOOST_TEST(plan.memory.total() <= plan.available);
+        BOOST_TEST(plan.memory.total() + one_more > plan.available);
+    }
+}
+
 #ifdef LONGLORA_CUDA_EMULATED
 // As Slurm gives them out by --gpus-per-task: each rank of a host sees one, of its own.
 BOOST_AUTO_TEST_CASE(ranks_share_the_memory_of_a_gpu_not_of_a_host) {
@@ -200,7 +230,7 @@ BOOST_AUTO_TEST_CASE(too_little_memory_of_the_host_is_called_that) {
     });
 }
 
-// The most whole tiles of tokens that the given memory holds; of these sizes a tile is a shard.
+// The most whole tiles that the given memory holds; of these sizes a layer has two, four are all.
 BOOST_AUTO_TEST_CASE(a_gpu_may_offload_what_it_has_no_room_for) {
     if (cuda_device_count() == 0) {
         BOOST_TEST_MESSAGE("skipped: this process sees no GPU");
@@ -222,9 +252,12 @@ BOOST_AUTO_TEST_CASE(a_gpu_may_offload_what_it_has_no_room_for) {
         return plan_run(offloading, world).kept.offloaded;
     };
     BOOST_TEST(offloaded(0) == 0);
-    BOOST_TEST(offloaded(0.49) == 0);
-    BOOST_TEST(offloaded(0.51) == 8192);
-    BOOST_TEST(offloaded(1) == offloading.length);
+    BOOST_TEST(offloaded(0.24) == 0);
+    BOOST_TEST(offloaded(0.26) == 1);
+    BOOST_TEST(offloaded(0.51) == 2);
+    BOOST_TEST(kept_text(plan_run(offloading, world)) ==
+               "recompute_mlp for 50 % of tokens, 50 % offloaded");
+    BOOST_TEST(offloaded(1) == 4);
     BOOST_TEST(kept_text(plan_run(offloading, world)) ==
                "recompute_mlp for 0 % of tokens, 100 % offloaded");
 }

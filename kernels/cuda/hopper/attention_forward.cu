@@ -1,6 +1,6 @@
 // Attention's forward pass for Hopper. A block of threads takes one task after another, 128 queries of one
 // head: its first warpgroup fetches (one thread does), the other two compute 64 queries each. Keys come
-// from the last to the first: those that some query does not see are at the end.
+// from the last to the first: those that some query does not see are at the end. Keys behind come after.
 #include "kernels/cuda/hopper/forward_tasks.cuh"
 
 namespace longlora::hopper {

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -32,18 +33,22 @@ void touch_pages(void* memory, std::size_t bytes) {
         std::clamp<std::size_t>(std::thread::hardware_concurrency(), 1, most_threads);
     const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
     auto* const first = static_cast<volatile unsigned char*>(memory);
+    const auto touch = [=](std::size_t i) {
+        const std::size_t end = pages * (i + 1) / count * huge_page;
+        for (std::size_t at = pages * i / count * huge_page; at < end; at += page) {
+            first[at] = 0;
+        }
+    };
     std::vector<std::jthread> threads;
-    for (std::size_t i = 0; i < count; ++i) {
-        threads.emplace_back([=] {
-            const std::size_t end = pages * (i + 1) / count * huge_page;
-            for (std::size_t at = pages * i / count * huge_page; at < end; at += page) {
-                first[at] = 0;
-            }
-        });
+    try {
+        while (threads.size() < count) {
+            threads.emplace_back(touch, threads.size());
+        }
+    } catch (const std::system_error&) {  // no more threads: pinning touches what is left
     }
 }
 
-// Null where the system has not so much.
+// Null where the system cannot.
 void* map_pages(std::size_t bytes) {
     void* const memory =
         mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -51,16 +56,9 @@ void* map_pages(std::size_t bytes) {
         return nullptr;
     }
     madvise(memory, bytes, MADV_HUGEPAGE);  // where there are none, pages are small
+    madvise(memory, bytes, MADV_DONTFORK);  // a child's copy on write would move pages
     touch_pages(memory, bytes);
     return memory;
-}
-
-[[noreturn]] void fail(std::size_t bytes, const std::string& purpose) {
-    throw Error("out of memory: the host cannot pin " + format_bytes(static_cast<double>(bytes)) +
-                    " for " + purpose +
-                    "; use a smaller train.offload, fewer sequence.chunks, more nodes, or raise "
-                    "`ulimit -l`",
-                ExitCode::failure);
 }
 
 }  // namespace
@@ -70,26 +68,39 @@ PinnedMemory::PinnedMemory(std::size_t bytes, const std::string& purpose) {
         return;
     }
     check_allocation(purpose);
-    cudaError_t status = cudaErrorMemoryAllocation;
-    if (bytes < large) {
-        status = cudaMallocHost(&data_, bytes);
-    } else if (void* const memory = map_pages(mapped_bytes(bytes)); memory != nullptr) {
-        status = cudaHostRegister(memory, mapped_bytes(bytes), cudaHostRegisterPortable);
-        if (status == cudaSuccess) {
-            data_ = memory;
-            mapped_ = mapped_bytes(bytes);
-        } else {
-            munmap(memory, mapped_bytes(bytes));
-        }
+    if (bytes >= large) {
+        pin_pages(mapped_bytes(bytes));
     }
+    const cudaError_t status = data_ == nullptr ? cudaMallocHost(&data_, bytes) : cudaSuccess;
     if (status == cudaErrorMemoryAllocation) {
-        fail(bytes, purpose);
+        throw Error(
+            "out of memory: the host cannot pin " + format_bytes(static_cast<double>(bytes)) +
+                " for " + purpose +
+                "; use a smaller train.offload, fewer sequence.chunks, more nodes, or raise "
+                "`ulimit -l`",
+            ExitCode::failure);
     }
     cuda_check(status, "pin memory");
 }
 
+// Nothing where it cannot be done: cudaMallocHost may.
+void PinnedMemory::pin_pages(std::size_t bytes) {
+    void* const memory = map_pages(bytes);
+    if (memory == nullptr) {
+        return;
+    }
+    if (cudaHostRegister(memory, bytes, cudaHostRegisterPortable) == cudaSuccess) {
+        data_ = memory;
+        mapped_ = bytes;
+    } else {
+        cudaGetLastError();  // is known
+        munmap(memory, bytes);
+    }
+}
+
 PinnedMemory::~PinnedMemory() {
     if (mapped_ > 0) {
+        cudaDeviceSynchronize();  // copies may be under way after an error
         cudaHostUnregister(data_);
         munmap(data_, mapped_);
     } else {
