@@ -165,7 +165,7 @@ private:
         return shape_of(layout).mlp_tiles() * request_.config.layers;
     }
 
-    // The most of 0 ... all that is `possible`, which what is less than that is, too.
+    // The largest n up to `all` that is possible: what is smaller must be possible, too, and 0 is.
     template <class Possible>
     static Index most(Index all, const Possible& possible) {
         Index least = 0;
