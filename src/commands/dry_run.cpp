@@ -1,5 +1,7 @@
 #include "commands/dry_run.hpp"
 
+#include <cmath>
+
 #include "commands/threads.hpp"
 #include "core/terminal.hpp"
 #include "core/text.hpp"
@@ -47,10 +49,23 @@ std::string traffic_text(const DryRun& run) {
     const Traffic traffic = training_traffic(run.plan.layout, {config.heads, config.kv_heads},
                                              config.head_dim, config.layers);
     const auto batch = static_cast<double>(run.options.train.batch);
-    return format_bytes(batch * traffic.forward * sizeof(Element<Cpu>)) + " of K/V and " +
-           format_bytes(batch * traffic.backward * sizeof(float)) + " of dK/dV a step (" +
-           format_number(batch * (traffic.forward + traffic.backward) * sizeof(float), 15) +
-           " bytes), all ranks together";
+    const auto element = on_device(
+        run.device, [](auto kind) { return static_cast<double>(sizeof(Element<decltype(kind)>)); });
+    const double forward = batch * traffic.forward * element;
+    const double backward = batch * traffic.backward * sizeof(float);
+    return format_bytes(forward) + " of K/V and " + format_bytes(backward) + " of dK/dV a step (" +
+           format_number(forward + backward, 15) + " bytes), all ranks together";
+}
+
+// Where the host could spare a GPU work.
+std::string offload_text(const DryRun& run) {
+    constexpr double gib = 1U << 30U;
+    const double bytes = run.plan.recomputed_bytes;
+    if (run.device == DeviceKind::cpu || run.options.train.offload > 0 || bytes == 0) {
+        return "";
+    }
+    return "; --train.offload " + format_number(std::ceil(10 * bytes / gib) / 10, 6) +
+           " would leave that on the host";
 }
 
 }  // namespace
@@ -74,7 +89,7 @@ void print_dry_run(const DryRun& run, const Communicator<Cpu>& world) {
         std::to_string(run.plan.layout.ranks) + " sequence");
     say("shards        " + shards_text(run.plan.layout));
     say("bits          " + bits_text(run));
-    say("activations   " + kept_text(run.plan));
+    say("activations   " + kept_text(run.plan) + offload_text(run));
     say("left context  " + traffic_text(run));
     say("work          " +
         format_count(static_cast<double>(run.options.train.batch) *

@@ -11,6 +11,7 @@ struct DryRun {
     const Options& options;
     const ModelSetup& setup;
     const RunPlan& plan;
+    DeviceKind device;
     std::string folder;
 };
 

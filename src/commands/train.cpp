@@ -218,7 +218,7 @@ int train_command(Options options, bool is_dry_run) {
                 check_place(folder);
             }
         });
-        print_dry_run({options, setup, plan, folder.path}, world);
+        print_dry_run({options, setup, plan, device.kind, folder.path}, world);
         return static_cast<int>(ExitCode::done);
     }
     const std::uint64_t fingerprint = agree([&] { return setup.base.fingerprint(); });

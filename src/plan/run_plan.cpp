@@ -134,10 +134,12 @@ public:
         memory.parts.insert(memory.parts.end(), request_.besides.begin(), request_.besides.end());
         memory.host += request_.besides_on_host;
         const LayerShape shape = shape_of(layout);
+        const double recomputed = shape.recomputed_part(kept);
         return {layout,
                 kept,
-                shape.recomputed_part(kept),
+                recomputed,
                 shape.offloaded_part(kept),
+                recomputed * mlp_bytes(shape),
                 std::move(memory),
                 available_};
     }
@@ -158,6 +160,15 @@ private:
         return on_device(request_.device, [&](auto kind) {
             return layer_shape<decltype(kind)>(request_.config, request_.tune,
                                                layout.shard_length(), true);
+        });
+    }
+
+    // gate and up of all layers.
+    double mlp_bytes(const LayerShape& shape) const {
+        const auto elements = static_cast<double>(2 * shape.config.layers * shape.tokens *
+                                                  (shape.config.mlp_width + shape.mlp_fold));
+        return on_device(request_.device, [&](auto kind) {
+            return elements * static_cast<double>(sizeof(Element<decltype(kind)>));
         });
     }
 

@@ -39,10 +39,11 @@ struct PlanRequest {
 struct RunPlan {
     Layout layout;
     KeptActivations kept;
-    double recomputed;  // part of all layers' tokens whose gate and up are computed again
-    double offloaded;   // part whose gate and up wait on the host
-    MemoryPlan memory;  // of this rank
-    double available;   // of the rank that has least
+    double recomputed;        // part of all layers' tokens whose gate and up are computed again
+    double offloaded;         // part whose gate and up wait on the host
+    double recomputed_bytes;  // of the gate and up that are computed again, on a rank
+    MemoryPlan memory;        // of this rank
+    double available;         // of the rank that has least
 };
 
 // Picks the sequence ranks (the most that keep shards aligned), and the cheapest chunks and policies

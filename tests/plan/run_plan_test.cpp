@@ -140,6 +140,8 @@ BOOST_AUTO_TEST_CASE(as_many_tiles_of_gate_and_up_are_kept_as_fit) {
     BOOST_TEST(one_more > 0);
     BOOST_TEST(planned <= plan.available * 1.001);
     BOOST_TEST(planned + one_more > plan.available * 0.999);
+    BOOST_TEST(plan.recomputed_bytes == bytes(tiles) - bytes(plan.kept.tiles),
+               boost::test_tools::tolerance(0.02));
     const double kept = static_cast<double>(plan.kept.tiles) / static_cast<double>(tiles);
     BOOST_TEST(plan.recomputed == 1 - kept, boost::test_tools::tolerance(0.01));
     BOOST_TEST(kept_text(plan) ==
