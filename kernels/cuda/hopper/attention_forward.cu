@@ -187,9 +187,9 @@ private:
         turn_.advance();
     }
 
-    // Scores of `step`, values of the step before: turn_ is that one's. Its v is there.
-    template <bool may_be_hidden>
-    __device__ void overlap_step(int step, Scores& s, Probabilities& p) {
+    // Products of the next scores, and of the values of the step before, when it is the group's turn. The
+    // answer: the turn of that step, which turn_ has been; its v is there.
+    __device__ Turn<Shared::stages> start_step(Scores& s, const Probabilities& p) {
         const Turn<Shared::stages> before = turn_;
         turn_.advance();
         machine::wait(&control_.k_full[turn_.stage], turn_.parity);
@@ -198,6 +198,13 @@ private:
         start_scores<depth>(s, q_, k(turn_.stage));
         start_values<depth>(out_, p, v(before.stage));
         machine::arrive_threads(first_named_barrier + 1 - group_, compute_groups * group_threads);
+        return before;
+    }
+
+    // Scores of `step`, values of the step before.
+    template <bool may_be_hidden>
+    __device__ void overlap_step(int step, Scores& s, Probabilities& p) {
+        const Turn<Shared::stages> before = start_step(s, p);
         machine::wait_for_products<1>();
         machine::tie(s);
         end_scores(step);
@@ -218,14 +225,7 @@ private:
 
     // The first of the keys behind: as overlap_step, but `out_` must be whole before the softmax.
     __device__ void step_behind(int step, Scores& s, Probabilities& p) {
-        const Turn<Shared::stages> before = turn_;
-        turn_.advance();
-        machine::wait(&control_.k_full[turn_.stage], turn_.parity);
-        machine::sync_threads(first_named_barrier + group_, compute_groups * group_threads);
-        machine::fence_products();
-        start_scores<depth>(s, q_, k(turn_.stage));
-        start_values<depth>(out_, p, v(before.stage));
-        machine::arrive_threads(first_named_barrier + 1 - group_, compute_groups * group_threads);
+        const Turn<Shared::stages> before = start_step(s, p);
         machine::wait_for_products<0>();
         machine::tie(s);
         machine::tie(out_);
