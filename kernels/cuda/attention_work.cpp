@@ -180,10 +180,13 @@ bool has_room_behind(const AttentionTile& tile, const AttentionTile& other) {
 
 // Heads of `before` that do not have these keys behind theirs become tiles of their own.
 bool join(TilesByQuery& before, const AttentionTile& tile) {
+    if (tile.diagonal < tile.keys || tile.keys_behind > 0) {
+        return false;
+    }
     const auto [begin, end] = before.equal_range(tile.first_query);
     const auto at = std::find_if(
         begin, end, [&](const auto& entry) { return has_room_behind(entry.second, tile); });
-    if (at == end || tile.diagonal < tile.keys || tile.keys_behind > 0) {
+    if (at == end) {
         return false;
     }
     AttentionTile whole = at->second;

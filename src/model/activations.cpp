@@ -70,6 +70,16 @@ Index kept_before(const LayerShape& shape, const KeptActivations& kept, Index la
     return layer * kept.tiles / shape.config.layers;
 }
 
+// What tokens_of(layer) are of all layers' tokens.
+template <class TokensOf>
+double part_of_tokens(const LayerShape& shape, const TokensOf& tokens_of) {
+    Index sum = 0;
+    for (Index l = 0; l < shape.config.layers; ++l) {
+        sum += tokens_of(l);
+    }
+    return static_cast<double>(sum) / static_cast<double>(shape.config.layers * shape.tokens);
+}
+
 }  // namespace
 
 Index LayerShape::first_kept(const KeptActivations& kept, Index layer) const {
@@ -94,19 +104,11 @@ Index LayerShape::offloaded(const KeptActivations& kept, Index layer) const {
 }
 
 double LayerShape::recomputed_part(const KeptActivations& kept) const {
-    Index sum = 0;
-    for (Index l = 0; l < config.layers; ++l) {
-        sum += first_kept(kept, l) - offloaded(kept, l);
-    }
-    return static_cast<double>(sum) / static_cast<double>(config.layers * tokens);
+    return part_of_tokens(*this, [&](Index l) { return first_kept(kept, l) - offloaded(kept, l); });
 }
 
 double LayerShape::offloaded_part(const KeptActivations& kept) const {
-    Index sum = 0;
-    for (Index l = 0; l < config.layers; ++l) {
-        sum += offloaded(kept, l);
-    }
-    return static_cast<double>(sum) / static_cast<double>(config.layers * tokens);
+    return part_of_tokens(*this, [&](Index l) { return offloaded(kept, l); });
 }
 
 template <class Device>

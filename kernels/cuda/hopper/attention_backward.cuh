@@ -175,7 +175,8 @@ __device__ void write_gradient(const Gradient<depth>& c, float factor, const Own
 __device__ inline float negated_lse(float lse) { return lse == -INFINITY ? -INFINITY : -lse; }
 
 // What there is to do: a job for each tile and each of its heads. Heads follow one another, so that jobs
-// which run at the same time read the same head's rows; in each window of keys the jobs of one head begin with the longest.
+// which run at the same time read the same head's rows; in each window of keys the jobs of one head begin
+// with the longest.
 struct BackwardJobs {
     AttentionWork work;
     unsigned* taken;  // beyond each block's first; null: a block has one job

@@ -38,8 +38,8 @@ struct ForwardTasks {
     unsigned* taken;  // beyond the first of each block; 0 at the start
 };
 
-// Tasks of one head follow one another, in each window of keys the longest first: those that run at once share K/V. No steps
-// where the tile has fewer heads than others.
+// Tasks of one head follow one another, in each window of keys the longest first: those that run at once
+// share K/V. No steps where the tile has fewer heads than others.
 __device__ inline ForwardTask make_task(const AttentionForward<Cuda>& op, const AttentionWork& work,
                                         int index) {
     const AttentionTile tile = work.tiles[index % work.count];
